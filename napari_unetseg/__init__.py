@@ -29,7 +29,7 @@ _PUBLIC = {
     "write": "io",
 }
 
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - names of the table above
+__all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
     from napari_unetseg.batch import segment_folder

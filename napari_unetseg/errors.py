@@ -17,6 +17,7 @@ __all__ = [
     "PlanError",
     "ProjectError",
     "ReadError",
+    "Stopped",
     "UnetSegError",
     "UnknownName",
     "WriteError",
@@ -89,3 +90,7 @@ class EngineError(UnetSegError):
 
 class OutOfMemory(UnetSegError):
     """The device has too little memory for the work asked for."""
+
+
+class Stopped(UnetSegError):
+    """The user stopped the work before there was a result to keep."""

@@ -1,7 +1,7 @@
 """What a long-running verb says while it runs, and what it may be told.
 
-A verb (`fine_tune`, `predict`, `segment_folder`, ...) is a generator of the small frozen events below; its return value is
-the result. The window, the command line and the tests iterate the same generator. `verb` also makes it callable
+A verb (`fine_tune`, `predict`, `segment_folder`, ...) is a generator of the small frozen events below; its return
+value is the result. The window, the command line and the tests iterate the same generator. `verb` also makes it callable
 like a plain function: ``fine_tune(...)`` runs to the end and returns the result, ``fine_tune.events(...)`` is the
 generator.
 """
@@ -154,7 +154,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class verb(Generic[P, R]):  # noqa: N801 - a decorator
+class verb(Generic[P, R]):
     """Make a generator of events also a plain function.
 
     Examples

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from napari_unetseg.errors import PlanError
 
-__all__ = ["DataPlan", "InferencePlan", "NetSpec", "Normalisation", "Plan", "PostPlan", "TrainingPlan", "SCHEMA"]
+__all__ = ["SCHEMA", "DataPlan", "InferencePlan", "NetSpec", "Normalisation", "Plan", "PostPlan", "TrainingPlan"]
 
 SCHEMA = 1
 
@@ -148,19 +148,22 @@ class Plan(_Frozen):
 
     def change(self: P, **sections: Mapping[str, Any]) -> P:
         """Return a copy with some fields of some sections replaced: ``plan.change(net={"width": 0.5})``."""
-        values = self.model_dump()
-        values["schema"] = values.pop("schema_")
+        values = self.model_dump(exclude_unset=True)
+        values.pop("schema_", None)
+        known = [name for name in type(self).model_fields if name != "schema_"]
         for section, changes in sections.items():
-            if section not in values:
-                raise PlanError(f"A plan has no section {section!r}.", hint=f"Sections: {', '.join(values)}.")
-            if not isinstance(values[section], dict):
-                raise PlanError(f"{section!r} cannot be changed.")
-            values[section] = {**values[section], **changes}
+            if section not in known:
+                raise PlanError(f"A plan has no section {section!r}.", hint=f"Sections: {', '.join(known)}.")
+            values[section] = {**values.get(section, {}), **changes}
         return type(self)(**values)
 
-    def to_json(self) -> str:
-        """JSON text, one that `from_json` takes."""
-        return self.model_dump_json(by_alias=True, indent=1)
+    def given(self, section: str, name: str) -> bool:
+        """Whether the user (or a file) set that field, as opposed to its default standing there."""
+        return section in self.model_fields_set and name in getattr(self, section).model_fields_set
+
+    def to_json(self, complete: bool = True) -> str:
+        """JSON text, one that `from_json` takes; only the fields that were given when not `complete`."""
+        return self.model_dump_json(by_alias=True, indent=1, exclude_unset=not complete)
 
     @classmethod
     def from_json(cls: type[P], text: str) -> P:

@@ -1,0 +1,212 @@
+"""`Model`: net weights, Plan, class names, scores and parents, as one folder on disk.
+
+The folder holds ``weights.safetensors``, ``model.json``, ``history.csv`` and ``curves.png``. Nothing in it is code and
+nothing is pickled, so that a model from a stranger can be opened.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from napari_unetseg.errors import ModelError, UnetSegError, WriteError
+from napari_unetseg.plan import Plan
+from napari_unetseg.scores import Scores
+
+__all__ = ["Model"]
+
+_SCHEMA = 1
+_WEIGHTS, _FACTS, _HISTORY, _CURVES = "weights.safetensors", "model.json", "history.csv", "curves.png"
+
+
+@dataclass
+class Model:
+    """A net that was trained, and all that is needed to use it and to know where it comes from.
+
+    Attributes
+    ----------
+    net : torch.nn.Module
+        Maps ``(B, C, [Z,] Y, X)`` float32 to logits of the same size.
+    plan : Plan
+        Resolved: no decision left open.
+    classes : tuple of str
+        Names, background first.
+    scores : Scores or None
+        Of the weights kept, on what was held out.
+    history : list of dict
+        One row a logged step: ``step, seconds, loss`` or, where validated, also ``dice`` and ``jaccard`` per class.
+    parents : tuple of str
+        Identifiers of the models it was trained on from, oldest first.
+    facts : mapping
+        Whatever else should be remembered (versions, device, images learned from).
+    folder : Path or None
+        Where it was saved or loaded.
+    """
+
+    net: nn.Module
+    plan: Plan
+    classes: tuple[str, ...]
+    scores: Scores | None = None
+    history: Sequence[Mapping[str, Any]] = ()
+    parents: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits of the hash of the weights."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.net.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
+        return digest.hexdigest()[:12]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model folder beside its place, then move it there; a folder of a model there is replaced.
+
+        Raises
+        ------
+        WriteError
+            When the disk is full or the place is not writable; the old folder is then untouched.
+        """
+        folder = Path(folder)
+        if folder.exists() and not (folder / _FACTS).exists() and any(folder.iterdir()):
+            raise WriteError(f"{folder.name} exists and is not a model folder.", hint="Choose a new folder for the model.")
+        part = None
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            self._write(part)
+            _replace_folder(part, folder)
+        except OSError as error:
+            raise WriteError(
+                f"The model could not be written to {folder}: {error.strerror or error}.",
+                hint="Free some space or choose another folder; nothing was changed.",
+            ) from error
+        finally:
+            if part is not None:
+                shutil.rmtree(part, ignore_errors=True)
+        self.folder = folder
+        return folder
+
+    def _write(self, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        from napari_unetseg.figures import curves
+
+        folder.chmod(0o755)
+        tensors = {k: v.detach().cpu().contiguous() for k, v in self.net.state_dict().items()}
+        save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+        facts = {
+            "schema": _SCHEMA,
+            "id": self.id,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "classes": list(self.classes),
+            "plan": json.loads(self.plan.to_json()),
+            "scores": self.scores.to_dict() if self.scores else None,
+            "parents": list(self.parents),
+            "weights_sha256": hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest(),
+            **{k: v for k, v in self.facts.items() if k not in ("weights_sha256",)},
+        }
+        (folder / _FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        columns = list(dict.fromkeys(key for row in self.history for key in row)) or ["step", "seconds", "loss"]
+        with (folder / _HISTORY).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.history)
+        curves(list(self.history), folder / _CURVES)
+        for name in (_WEIGHTS, _FACTS, _HISTORY):
+            with (folder / name).open("rb+") as file:
+                os.fsync(file.fileno())
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Model:
+        """Read a model folder.
+
+        Raises
+        ------
+        ModelError
+            When a piece is missing, damaged, or does not fit the others; the message names it.
+        """
+        from napari_unetseg.nets import build
+
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise ModelError(f"There is no model folder {folder}.", hint="Give the folder that `train -o` wrote.")
+        for name in (_FACTS, _WEIGHTS):
+            if not (folder / name).is_file():
+                raise ModelError(f"The model folder {folder.name} lacks {name}.", hint="Copy the whole folder again, or train anew.")
+        facts = _read_facts(folder)
+        try:
+            plan = Plan.from_json(json.dumps(facts["plan"]))
+            scores = Scores.from_dict(facts["scores"]) if facts.get("scores") else None
+            classes = tuple(str(name) for name in facts["classes"])
+            net = build(plan.net)
+        except UnetSegError as error:
+            raise ModelError(f"{_FACTS} of {folder.name} holds a plan that cannot be used: {error.message}", hint=error.hint) from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{_FACTS} of {folder.name} is incomplete ({error}).", hint="Copy the model again, or train anew.") from error
+        _load_weights(net, folder, facts.get("weights_sha256"))
+        extra = {k: v for k, v in facts.items() if k not in ("schema", "id", "classes", "plan", "scores", "parents")}
+        model = cls(net.to(device).eval(), plan, classes, scores, _read_history(folder), tuple(facts.get("parents", ())), extra, folder)
+        return model
+
+
+def _replace_folder(part: Path, folder: Path) -> None:
+    if not folder.exists():
+        part.rename(folder)
+        return
+    old = folder.with_name(f".{folder.name}-old-{os.getpid()}")
+    folder.rename(old)
+    try:
+        part.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{_FACTS} of {folder.name} cannot be read ({error}).", hint="Copy the model again, or train anew.") from error
+    if not isinstance(facts, dict) or facts.get("schema", 0) > _SCHEMA:
+        raise ModelError(f"The model {folder.name} was written by a newer version.", hint="Update napari-unetseg.")
+    return facts
+
+
+def _load_weights(net: nn.Module, folder: Path, sha256: str | None) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        raw = (folder / _WEIGHTS).read_bytes()
+        if sha256 and hashlib.sha256(raw).hexdigest() != sha256:
+            raise ModelError(f"{_WEIGHTS} of {folder.name} is damaged or belongs to another model.", hint="Copy the model again.")
+        tensors = load(raw)
+        net.load_state_dict(tensors)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        first = str(error).splitlines()[0]
+        raise ModelError(f"{_WEIGHTS} of {folder.name} cannot be loaded: {first}", hint="Copy the model again, or train anew.") from error
+
+
+def _read_history(folder: Path) -> list[dict[str, Any]]:
+    path = folder / _HISTORY
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{k: float(v) for k, v in row.items() if k and v} for row in csv.DictReader(file)]
