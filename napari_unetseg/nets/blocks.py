@@ -135,8 +135,8 @@ class Layers:
         bias: bool = True,
         padding: int | None = None,
     ) -> nn.Module:
-        """Convolution; zero-padded so that the size stays (at stride 1, odd kernels) unless `padding` says
-        otherwise.""" padding = dilation * (kernel - 1) // 2 if padding is None else padding
+        """Convolution; zero-padded so that the size stays (stride 1, odd kernels), or by `padding`."""
+        padding = dilation * (kernel - 1) // 2 if padding is None else padding
         made = _CONV[self.dims](
             cin, cout, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups, bias=bias
         )
