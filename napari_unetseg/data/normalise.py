@@ -1,0 +1,168 @@
+"""Intensities to numbers near zero: measured on the whole image once, applied to any part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from napari_unetseg.errors import ReadError
+from napari_unetseg.plan import Normalisation
+from napari_unetseg.volume import Volume
+
+__all__ = ["Intensities", "fit_normalisation", "measure", "normalise"]
+
+_LOOKED_AT = 1_000_000  # voxels a channel that statistics are taken from
+_HOUNSFIELD = -500  # whole numbers below this are air in a CT; nothing else common goes there
+_NARROWEST = 50.0  # of a ct window: strokes inside one organ say little about its surroundings
+
+
+class Annotated(Protocol):
+    """What the fit looks at; `napari_unetseg.data.dataset.Sample` is one."""
+
+    image: Volume
+    target: np.ndarray
+    known: np.ndarray
+
+
+@dataclass(frozen=True)
+class Intensities:
+    """Per channel: clip to ``low..high``, subtract `shift`, multiply by `scale`.
+
+    Measure it on a whole image with `measure`, then apply it to the image or to any tile of it.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Normalise ``(C, [Z,] Y, X)`` of any real dtype to float32; what is not a number becomes the minimum."""
+        out = np.empty(image.shape, np.float32)
+        for source, target, *how in zip(image, out, self.low, self.high, self.shift, self.scale, strict=True):
+            low, high, shift, scale = how
+            # 32-bit integers and doubles may need more digits than float32 has before the shift
+            exact = source.dtype.itemsize > 2 and source.dtype != np.float32
+            values = source.astype(np.float64 if exact else np.float32)
+            if source.dtype.kind == "f":
+                np.nan_to_num(values, copy=False, nan=low, posinf=high, neginf=low)
+            np.clip(values, low, high, out=values)
+            values -= shift
+            values *= scale
+            target[...] = values
+        return out
+
+
+def measure(image: np.ndarray, how: Normalisation) -> Intensities:
+    """Look at a whole image ``(C, [Z,] Y, X)`` and say how its intensities are to be normalised.
+
+    Raises
+    ------
+    ReadError
+        A channel holds no finite value.
+    """
+    dtype = image.dtype
+    rows = []
+    for channel in image:
+        values = _finite(channel)
+        if how.kind == "rgb":
+            top = float(np.iinfo(dtype).max) if dtype.kind in "iu" and dtype.itemsize < 4 else float(values.max())
+            rows.append((0.0, top, 0.0, 1.0 / top if top > 0 else 0.0))
+        elif how.kind == "ct":
+            middle, half = (how.low + how.high) / 2, max(how.high - how.low, 1e-6) / 2
+            rows.append((how.low, how.high, middle, 2.0 / half))  # -2..2, about the spread of a z-score
+        elif how.kind == "none":
+            rows.append((float(values.min()), float(values.max()), 0.0, 1.0))
+        else:
+            rows.append(_stretch(values, how.kind))
+    low, high, shift, scale = zip(*rows, strict=True)
+    return Intensities(low, high, shift, scale)
+
+
+def normalise(image: np.ndarray, how: Normalisation) -> np.ndarray:
+    """Normalise a whole image.
+
+    Parameters
+    ----------
+    image : (C, [Z,] Y, X) ndarray of any real dtype
+    how : Normalisation
+        ``zscore`` and ``percentile`` look at this image, channel by channel, and clip to its 0.1 to 99.9 percentiles;
+        ``rgb`` divides by the dtype's maximum; ``ct`` maps a fixed window to -2..2.
+
+    Returns
+    -------
+    (C, [Z,] Y, X) float32 ndarray
+        Finite everywhere; a constant image becomes zeros (``zscore``, ``percentile``).
+
+    Raises
+    ------
+    ReadError
+        A channel holds no finite value.
+    """
+    return measure(image, how).apply(image)
+
+
+def fit_normalisation(samples: Iterable[Annotated], kind: str | None = None) -> Normalisation:
+    """Choose the kind of normalisation by looking at the images, and fit the window of ``ct``.
+
+    Parameters
+    ----------
+    samples : iterable of Sample
+        Images as read, with their targets; looked at one by one.
+    kind : str, optional
+        Take this kind instead of choosing: whole numbers that go below -500 are ``ct``, three 8-bit channels ``rgb``,
+        everything else ``zscore``.
+    """
+    kinds, inside = [], []
+    for sample in samples:
+        image = sample.image.data
+        kinds.append(_kind(image))
+        if "ct" in (kind, kinds[-1]):
+            inside.append(_finite(_on_classes(image[0], sample)))
+    if kind is None:
+        kind = max(("zscore", "ct", "rgb"), key=kinds.count)
+    if kind != "ct" or not inside:
+        return Normalisation(kind=kind)  # type: ignore[arg-type]
+    low, high = (float(v) for v in np.percentile(np.concatenate(inside), (0.5, 99.5)))
+    grow = max(0.0, _NARROWEST - (high - low)) / 2
+    return Normalisation(kind="ct", low=low - grow, high=high + grow)
+
+
+def _kind(image: np.ndarray) -> str:
+    if image.shape[0] == 3 and image.dtype == np.uint8:
+        return "rgb"
+    values = _finite(image[0])
+    whole = image.dtype.kind == "i" or bool((values == np.round(values)).all())
+    return "ct" if image.shape[0] == 1 and whole and values.min() < _HOUNSFIELD else "zscore"
+
+
+def _on_classes(channel: np.ndarray, sample: Annotated) -> np.ndarray:
+    """Intensities on known voxels of the classes, of the background where there are none, else everywhere."""
+    for where in (sample.known & (sample.target > 0), sample.known):
+        if where.any():
+            return channel[where]
+    return channel
+
+
+def _finite(channel: np.ndarray) -> np.ndarray:
+    """Evenly spaced finite values of a channel, 1D."""
+    flat = channel.reshape(-1)
+    values = flat[:: max(1, flat.size // _LOOKED_AT) | 1]  # an odd step does not walk down one column
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        values = flat[np.isfinite(flat)]
+    if values.size == 0:
+        raise ReadError("The image holds no number, only NaN or infinity.", hint="Export it again, or leave it out.")
+    return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def _stretch(values: np.ndarray, kind: str) -> tuple[float, float, float, float]:
+    low, high = (float(v) for v in np.percentile(values, (0.1, 99.9)))
+    if kind == "percentile":
+        return low, high, low, 1.0 / (high - low) if high > low else 0.0
+    clipped = np.clip(values.astype(np.float64), low, high)
+    mean, spread = float(clipped.mean()), float(clipped.std())
+    # a spread of rounding errors is no contrast
+    return low, high, mean, 1.0 / spread if spread > 1e-9 * max(abs(mean), 1e-30) else 0.0

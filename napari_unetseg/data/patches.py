@@ -1,0 +1,237 @@
+"""Batches drawn where the strokes are.
+
+The known voxels of each class are indexed once; a draw then costs what a patch costs, however large the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from napari_unetseg.data.annotation import count_known
+from napari_unetseg.data.normalise import normalise
+from napari_unetseg.errors import AnnotationError, PlanError
+from napari_unetseg.plan import Normalisation
+from napari_unetseg.volume import Volume
+
+__all__ = ["Batch", "PatchSampler", "Prepared", "prepare"]
+
+_INDEXED = 200_000  # known voxels kept a class and case: more would change nothing but the memory
+_SLAB = 2**22
+
+
+class _Sample(Protocol):
+    name: str
+    image: Volume
+    target: np.ndarray
+    known: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A sample ready for patches.
+
+    Attributes
+    ----------
+    name : str
+    image : (C, [Z,] Y, X) float32 ndarray
+        Normalised.
+    target : ([Z,] Y, X) integer ndarray
+        Mask; counts only where known.
+    known : ([Z,] Y, X) bool ndarray
+    """
+
+    name: str
+    image: np.ndarray
+    target: np.ndarray
+    known: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Patches on their way to the net.
+
+    Attributes
+    ----------
+    image : (B, C, [Z,] Y, X) float32 tensor
+    target : (B, [Z,] Y, X) int64 tensor
+        Class indices; 0 where unknown.
+    known : (B, [Z,] Y, X) bool tensor
+    """
+
+    image: torch.Tensor
+    target: torch.Tensor
+    known: torch.Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Batch on another device (asynchronously, when this one is pinned)."""
+        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
+
+    def pin(self) -> Batch:
+        """Batch in page-locked memory, from where CUDA copies without waiting."""
+        return Batch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
+
+
+def prepare(sample: _Sample, normalisation: Normalisation) -> Prepared:
+    """Normalise a sample's image and make its mask small."""
+    small = np.uint8 if int(sample.target.max(initial=0)) < 256 else np.int16
+    target = np.ascontiguousarray(sample.target).astype(small, copy=False)
+    known = np.ascontiguousarray(sample.known)
+    return Prepared(sample.name, normalise(sample.image.data, normalisation), target, known)
+
+
+class PatchSampler:
+    """Draws batches of windows around known voxels.
+
+    Parameters
+    ----------
+    samples : sequence of Prepared
+    patch : tuple of int
+        ``(Y, X)`` or ``(Z, Y, X)`` in voxels. A 2D patch on a volume is drawn from the plane (axis 0) of the chosen
+        voxel.
+    n_classes : int
+        Classes, the background among them.
+    seed : int
+        The same seed draws the same batches.
+    balance : float
+        1: every class is at the centre equally often; 0: as often as it is annotated.
+    jitter : float
+        How far from the centre the chosen voxel may lie: 0 in the middle, 1 anywhere in the window.
+
+    Raises
+    ------
+    AnnotationError
+        No sample has a known voxel.
+    PlanError
+        A 3D patch on a 2D image.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Prepared],
+        patch: Sequence[int],
+        n_classes: int,
+        seed: int = 0,
+        *,
+        balance: float = 1.0,
+        jitter: float = 0.75,
+    ) -> None:
+        self.samples = tuple(samples)
+        self.patch = tuple(int(p) for p in patch)
+        self.n_classes = n_classes
+        self.jitter = jitter
+        self._rng = np.random.default_rng(seed)
+        if any(sample.target.ndim < len(self.patch) for sample in self.samples):
+            raise PlanError("A 3D net cannot learn from 2D images.", hint="Choose a net with dims 2.")
+        self.counts = np.array([count_known(s.target, s.known, n_classes) for s in self.samples]).reshape(-1, n_classes)
+        total = self.counts.sum(axis=0)
+        if not total.any():
+            raise AnnotationError("Nothing is annotated in the training images.", hint="Paint a stroke of each class.")
+        self._index = [
+            _index(sample, counts, self._rng) for sample, counts in zip(self.samples, self.counts, strict=True)
+        ]
+        self._weights = balance * (total > 0) / (total > 0).sum() + (1 - balance) * total / total.sum()
+        # each draw pays every class its weight, and the richest is drawn and pays 1: no class waits long
+        self._credit = self._rng.random(n_classes) * self._weights
+        self._decks: dict[int, list[int]] = {}
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Where the drawing stands, in plain values for JSON; set it to go on from there."""
+        return {
+            "rng": self._rng.bit_generator.state,
+            "credit": self._credit.tolist(),
+            "decks": [[label, list(deck)] for label, deck in self._decks.items()],
+        }
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self._rng.bit_generator.state = state["rng"]
+        self._credit = np.array(state["credit"], float)
+        self._decks = {label: list(deck) for label, deck in state["decks"]}
+
+    def draw(self, batch: int) -> Batch:
+        """Draw `batch` windows: image float32, target int64, known bool, contiguous on the CPU."""
+        channels = self.samples[0].image.shape[0]
+        image = np.empty((batch, channels, *self.patch), np.float32)
+        target = np.empty((batch, *self.patch), np.int64)
+        known = np.empty((batch, *self.patch), bool)
+        for row in range(batch):
+            sample, voxel = self._choose()
+            self._cut(sample, voxel, image[row], target[row], known[row])
+        return Batch(torch.from_numpy(image), torch.from_numpy(target), torch.from_numpy(known))
+
+    def _choose(self) -> tuple[Prepared, tuple[int, ...]]:
+        """Choose a class, a case that has it, and a known voxel of it there."""
+        self._credit += self._weights
+        label = int(self._credit.argmax())
+        self._credit[label] -= 1
+        deck = self._decks.setdefault(label, [])
+        if not deck:
+            deck.extend(self._rng.permutation(np.flatnonzero(self.counts[:, label])).tolist())
+        case = deck.pop()
+        voxels = self._index[case][label]
+        flat = voxels[int(self._rng.integers(len(voxels)))]
+        sample = self.samples[case]
+        return sample, tuple(int(i) for i in np.unravel_index(flat, sample.target.shape))
+
+    def _cut(
+        self, sample: Prepared, voxel: tuple[int, ...], image: np.ndarray, target: np.ndarray, known: np.ndarray
+    ) -> None:
+        """Copy the window around `voxel` into the three arrays."""
+        source, mask, where = sample.image, sample.target, sample.known
+        if len(voxel) > len(self.patch):
+            source, mask, where = source[:, voxel[0]], mask[voxel[0]], where[voxel[0]]
+            voxel = voxel[1:]
+        starts = [self._start(v, s, p) for v, s, p in zip(voxel, mask.shape, self.patch, strict=True)]
+        if all(a >= 0 and a + p <= s for a, s, p in zip(starts, mask.shape, self.patch, strict=True)):
+            window = tuple(slice(a, a + p) for a, p in zip(starts, self.patch, strict=True))
+            image[...], known[...] = source[(slice(None), *window)], where[window]
+            np.multiply(mask[window], known, out=target)
+            return
+        places = [np.arange(a, a + p) for a, p in zip(starts, self.patch, strict=True)]
+        mirror = np.ix_(*(_reflect(i, s) for i, s in zip(places, mask.shape, strict=True)))
+        image[...] = source[(slice(None), *mirror)]
+        known[...] = where[mirror]
+        for axis, (index, size) in enumerate(zip(places, mask.shape, strict=True)):
+            outside = (index < 0) | (index >= size)  # the mirrored border is to be seen, not believed
+            known[(slice(None),) * axis + (outside,)] = False
+        np.multiply(mask[mirror], known, out=target)
+
+    def _start(self, voxel: int, size: int, patch: int) -> int:
+        """First index of a window along one axis: jittered about the voxel, inside the image where it fits."""
+        if size <= patch:
+            return -int(self._rng.integers(patch - size + 1))
+        slack = self.jitter * (patch - 1) / 2
+        centre = voxel - (patch - 1) / 2 + self._rng.uniform(-slack, slack)
+        return int(np.clip(round(centre), max(0, voxel - patch + 1), min(size - patch, voxel)))
+
+
+def _index(sample: Prepared, counts: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Flat indices of known voxels of each class, at most `_INDEXED` of each, chosen evenly at random."""
+    found: list[list[np.ndarray]] = [[] for _ in counts]
+    target, known = sample.target.reshape(-1), sample.known.reshape(-1)
+    for start in range(0, target.size, _SLAB):
+        here = np.flatnonzero(known[start : start + _SLAB])
+        if not here.size:
+            continue
+        labels = target[start : start + _SLAB][here]
+        for label in np.unique(labels).tolist():
+            voxels = here[labels == label] + start
+            if counts[label] > _INDEXED:
+                wanted = max(1, round(_INDEXED * voxels.size / counts[label]))
+                voxels = rng.choice(voxels, min(wanted, voxels.size), replace=False, shuffle=False)
+            found[label].append(voxels)
+    return [np.concatenate(parts) if parts else np.empty(0, np.int64) for parts in found]
+
+
+def _reflect(index: np.ndarray, size: int) -> np.ndarray:
+    """Fold any index into ``0..size-1`` by mirroring at both ends."""
+    if size == 1:
+        return np.zeros_like(index)
+    folded = index % (2 * size - 2)
+    return np.minimum(folded, 2 * size - 2 - folded)

@@ -1,0 +1,105 @@
+"""Any real image becomes finite numbers near zero."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from napari_unetseg.data.normalise import fit_normalisation, measure, normalise
+from napari_unetseg.errors import ReadError
+from napari_unetseg.plan import Normalisation
+from napari_unetseg.volume import Volume
+
+ZSCORE = Normalisation(kind="zscore")
+
+
+def sample(image, target=None, known=None):
+    image = np.asarray(image)
+    target = np.zeros(image.shape[1:], np.uint8) if target is None else target
+    known = np.ones(image.shape[1:], bool) if known is None else known
+    return SimpleNamespace(image=Volume(image), target=target, known=known)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int32", "uint32", "int64", "float16", "float32", "bool"])
+@pytest.mark.parametrize("kind", ["zscore", "percentile", "rgb", "ct", "none"])
+def test_every_dtype_and_kind_is_finite(dtype, kind):
+    image = (np.random.default_rng(0).random((3, 12, 13)) * 100).astype(dtype)
+    out = normalise(image, Normalisation(kind=kind, low=0, high=50))
+    assert out.dtype == np.float32
+    assert out.shape == image.shape
+    assert np.isfinite(out).all()
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1.0, 1.7e6])
+def test_zscore_does_not_care_about_the_scale(factor):
+    image = np.random.default_rng(0).normal(size=(2, 40, 50))
+    out = normalise(image * factor + 3 * factor, ZSCORE)
+    assert np.abs(out.mean(axis=(1, 2))).max() < 1e-3
+    assert np.abs(out.std(axis=(1, 2)) - 1).max() < 1e-3
+    assert np.allclose(out, normalise(image, ZSCORE), atol=1e-4)
+
+
+def test_one_hot_voxel_does_not_flatten_the_rest():
+    image = np.random.default_rng(0).normal(size=(1, 100, 100))
+    image[0, 5, 5] = 1e9
+    assert normalise(image, ZSCORE).std() > 0.9
+
+
+def test_nan_is_the_minimum_and_infinity_the_maximum():
+    image = np.linspace(0, 1, 10_000).reshape(1, 100, 100).astype(np.float32)
+    image[0, 50, :3] = np.nan, np.inf, -np.inf
+    out = normalise(image, ZSCORE)
+    assert out[0, 50, 0] == out[0, 50, 2] == out.min()
+    assert out[0, 50, 1] == out.max()
+
+
+def test_sparse_numbers_among_nan_are_found():
+    image = np.full((1, 2000, 2000), np.nan, np.float32)
+    image[0, 7, 7:9] = 3, 4
+    assert np.isfinite(normalise(image, ZSCORE)).all()
+
+
+def test_all_nan_is_refused_and_constants_are_zero():
+    with pytest.raises(ReadError, match="NaN"):
+        normalise(np.full((1, 4, 4), np.nan), ZSCORE)
+    for value in (0, 7, 0.1, 1.7e6):
+        assert not normalise(np.full((1, 5, 5), value), ZSCORE).any()
+        assert not normalise(np.full((1, 5, 5), value), Normalisation(kind="percentile")).any()
+
+
+def test_a_tile_gets_the_numbers_of_the_whole():
+    image = np.random.default_rng(0).integers(0, 4000, (1, 4, 60, 70)).astype(np.uint16)
+    whole = normalise(image, ZSCORE)
+    assert np.array_equal(measure(image, ZSCORE).apply(image[:, 1:3, 10:40, 5:25]), whole[:, 1:3, 10:40, 5:25])
+
+
+def test_rgb_is_divided_by_the_top_of_its_dtype():
+    assert normalise(np.full((3, 2, 2), 255, np.uint8), Normalisation(kind="rgb")).max() == 1
+    assert normalise(np.full((3, 2, 2), 65535, np.uint16), Normalisation(kind="rgb")).max() == 1
+
+
+def test_kind_is_chosen_by_looking():
+    rng = np.random.default_rng(0)
+    assert fit_normalisation([sample(rng.integers(0, 255, (3, 9, 9)).astype(np.uint8))]).kind == "rgb"
+    assert fit_normalisation([sample(rng.integers(0, 255, (1, 9, 9)).astype(np.uint8))]).kind == "zscore"
+    assert fit_normalisation([sample(rng.normal(0, 2000, (1, 9, 9)))]).kind == "zscore"
+    hounsfield = rng.integers(-1024, 1500, (1, 5, 40, 40)).astype(np.int16)
+    assert fit_normalisation([sample(hounsfield)]).kind == "ct"
+    assert fit_normalisation([sample(hounsfield)], "percentile").kind == "percentile"
+
+
+def test_ct_window_is_that_of_the_known_classes():
+    image = np.full((1, 20, 20), -1000, np.int16)
+    image[0, :10] = np.random.default_rng(0).integers(40, 160, (10, 20))
+    target = (image[0] > 0).astype(np.uint8)
+    target[0] = 0
+    known = np.ones((20, 20), bool)
+    window = fit_normalisation([sample(image, target, known)])
+    assert (window.kind, 35 < window.low < 45, 155 < window.high < 165) == ("ct", True, True)
+    out = normalise(image, window)
+    assert (out.min(), out[0, 0].max() <= 2) == (-2, True)
+
+
+def test_rounding_errors_are_no_contrast():
+    image = np.full((1, 9, 9), 1e6) + np.random.default_rng(0).random((1, 9, 9)) * 1e-9
+    assert not normalise(image, ZSCORE).any()
