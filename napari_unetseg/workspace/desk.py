@@ -1,0 +1,274 @@
+"""`Desk`: the project in hand, its images, classes and strokes; the half of the workspace that needs no jobs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from psygnal import Signal
+
+from napari_unetseg.errors import UnetSegError
+from napari_unetseg.plan import Plan
+from napari_unetseg.project import Project
+from napari_unetseg.scores import Scores
+from napari_unetseg.volume import Volume
+from napari_unetseg.workspace.reasons import REASONS
+from napari_unetseg.workspace.rounds import read_rounds
+from napari_unetseg.workspace.state import Class, Curves, Message, Prediction, Preview, Progress, Round
+from napari_unetseg.workspace.strokes import Region, Strokes
+
+__all__ = ["MINUTES", "Desk"]
+
+logger = logging.getLogger(__name__)
+
+MINUTES = 2.0
+
+
+class Desk:
+    """State and signals of the workspace, and the tasks that are done in an instant."""
+
+    project_changed = Signal(object)
+    cases_changed = Signal(tuple)
+    case_changed = Signal(object)
+    classes_changed = Signal(tuple)
+    strokes_changed = Signal(str)
+    plan_changed = Signal(object)
+    nets_changed = Signal(tuple)
+    stage_changed = Signal(str)
+    progress_changed = Signal(object)
+    curves_changed = Signal(object)
+    rounds_changed = Signal(tuple)
+    corrections_changed = Signal(tuple)
+    preview_changed = Signal(object)
+    prediction_changed = Signal(object)
+    folder_changed = Signal(tuple)
+    message = Signal(object)
+    actions_changed = Signal()
+
+    def __init__(self) -> None:
+        self._strokes: Strokes | None = None
+        self._image: Volume | None = None
+        self.project: Project | None = None
+        self.case: str | None = None
+        self.plan = Plan().change(training={"minutes": MINUTES})
+        self.nets: tuple[dict[str, Any], ...] = ()
+        self.stage = "idle"
+        self.stopping = False
+        self.progress = Progress()
+        self.curves = Curves()
+        self.rounds: tuple[Round, ...] = ()
+        self.corrections: tuple[Scores, ...] = ()
+        self.preview: Preview | None = None
+        self.prediction: Prediction | None = None
+        self.folder_rows: tuple[dict[str, Any], ...] = ()
+
+    # -- the project ------------------------------------------------------------------------------------------
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """Names of the project's images."""
+        return tuple(self.project.cases) if self.project else ()
+
+    @property
+    def classes(self) -> tuple[Class, ...]:
+        """Names, colours and labels of the classes, background first."""
+        if self.project is None:
+            return ()
+        pairs = zip(self.project.classes, self.project.colours, strict=True)
+        return tuple(Class(name, colour, label) for label, (name, colour) in enumerate(pairs, start=1))
+
+    @property
+    def model(self) -> Path | None:
+        """Folder of the model that predicts now."""
+        return self.project.current_model if self.project else None
+
+    def create_project(self, path: str | Path, classes: Sequence[str], colours: Sequence[str] | None = None) -> None:
+        """Make a project folder, with the background as first class, and open it."""
+        self.close_project()
+        self._hold(Project.create(path, classes, colours=colours))
+
+    def open_project(self, path: str | Path, steal_lock: bool = False) -> None:
+        """Open a project folder where it was left."""
+        self.close_project()
+        self._hold(Project.open(path, steal_lock=steal_lock))
+
+    def close_project(self) -> None:
+        """Let go of the project; everything painted is on disk already."""
+        if self.project is None:
+            return
+        project, self.project, self.case, self._strokes, self._image = self.project, None, None, None, None
+        project.close()
+        self.curves, self.corrections, self.folder_rows, self.rounds = Curves(), (), (), ()
+        self._tell_everything()
+
+    def _hold(self, project: Project) -> None:
+        self.project, self._strokes = project, Strokes(project)
+        self.rounds = read_rounds(project)
+        if saved := self.recall("plan"):
+            try:
+                self.plan = Plan.from_json(json.dumps(saved))
+            except UnetSegError as error:
+                logger.warning("The plan of the last session is not used: %s", error)
+        last = self.recall("case")
+        self._tell_everything()
+        if self.cases:
+            self.select_case(last if last in self.cases else self.cases[0])
+
+    def _tell_everything(self) -> None:
+        self.project_changed.emit(self.project)
+        self.classes_changed.emit(self.classes)
+        self.cases_changed.emit(self.cases)
+        self.case_changed.emit(self.case)
+        self.plan_changed.emit(self.plan)
+        self.rounds_changed.emit(self.rounds)
+        self.curves_changed.emit(self.curves)
+        self.corrections_changed.emit(self.corrections)
+        self.folder_changed.emit(self.folder_rows)
+        self._show(preview=None, prediction=None)
+        self._enter("idle")
+
+    def remember(self, **facts: Any) -> None:
+        """Keep plain values (slice, zoom, ...) with the project, for the next time it is opened."""
+        if self.project:
+            for key, value in facts.items():
+                self.project.state[key] = value
+
+    def recall(self, key: str, default: Any = None) -> Any:
+        """Value that was remembered with the project."""
+        return self.project.state.get(key, default) if self.project else default
+
+    # -- images and classes -----------------------------------------------------------------------------------
+
+    def add_images(self, paths: Sequence[str | Path], *, copy: bool = False) -> list[str]:
+        """Add image files; a file that cannot be read is named in a message, and the others are added."""
+        project, added = self._ready("add_images"), []
+        for path in paths:
+            try:
+                added.append(project.add(path, copy=copy))
+            except UnetSegError as error:
+                self.message.emit(Message(error.message, error.hint, "error"))
+        return self._added(added)
+
+    def add_array(self, name: str, volume: Volume) -> str:
+        """Add an image that is open already, ``(C, [Z,] Y, X)``; it is kept inside the project."""
+        return self._added([self._ready("add_images").add_array(name, volume)])[0]
+
+    def _added(self, names: list[str]) -> list[str]:
+        if names:
+            self.cases_changed.emit(self.cases)
+            if self.case is None:
+                self.select_case(names[0])
+            self.actions_changed.emit()
+        return names
+
+    def remove_case(self, case: str) -> None:
+        """Take an image out of the project."""
+        project = self._ready("add_images")
+        project.remove(case)
+        self._strokes.forget(case)
+        if case == self.case:
+            self.select_case(self.cases[0] if self.cases else None)
+        self.cases_changed.emit(self.cases)
+        self.actions_changed.emit()
+
+    def set_classes(self, names: Sequence[str], colours: Sequence[str]) -> None:
+        """Rename, recolour or add classes; a class that has strokes cannot be removed."""
+        self._ready("add_images").set_classes(names, colours)
+        self.classes_changed.emit(self.classes)
+        self.actions_changed.emit()
+
+    def select_case(self, case: str | None) -> None:
+        """Take another image in hand."""
+        self._image = self.project.image(case) if case is not None else None
+        self._strokes.take(case)
+        self.case = case
+        self.remember(case=case)
+        self._show(preview=None, prediction=None)
+        self.case_changed.emit(case)
+        self.actions_changed.emit()
+
+    def next_case(self, step: int = 1) -> None:
+        """Go `step` images further, round and round."""
+        self._ready("next")
+        here = self.cases.index(self.case) if self.case in self.cases else -1
+        self.select_case(self.cases[(here + step) % len(self.cases)])
+
+    def image(self) -> Volume | None:
+        """Image of the case in hand."""
+        return self._image
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the image in hand has an accepted mask."""
+        return bool(self.project and self.case and self.project.mask(self.case) is not None)
+
+    # -- strokes ----------------------------------------------------------------------------------------------
+
+    def annotation(self) -> np.ndarray:
+        """Copy of the strokes of the case in hand, ``([Z,] Y, X)`` uint8: 0 unlabelled, 1 background, 2.. classes."""
+        self._ready("annotate")
+        return self._strokes.labels.copy()
+
+    def sync_strokes(self, labels: np.ndarray, near: Region | None = None) -> Region | None:
+        """Journal what differs between the annotation layer and what is on disk; see `Strokes.sync`."""
+        self._ready("annotate")
+        region = self._strokes.sync(labels, near)
+        if region is not None:
+            self._painted()
+        return region
+
+    def strokes_changed_at(self, region: Region, values: np.ndarray) -> None:
+        """Journal `values` painted at `region` of the case in hand, where the window knows what changed."""
+        self._ready("annotate")
+        self._strokes.write(region, values)
+        self._painted()
+
+    def stroke_counts(self, case: str | None = None) -> dict[str, int]:
+        """Voxels painted of each class in `case`, or in the whole project."""
+        return self._strokes.counts(case) if self._strokes else {}
+
+    def _painted(self) -> None:
+        self.strokes_changed.emit(self.case)
+        self.actions_changed.emit()
+
+    # -- what may be done -------------------------------------------------------------------------------------
+
+    def why_not(self, action: str) -> str:
+        """Plain reason why `action` (one of `ACTIONS`) is not possible now; ``""`` when it is."""
+        return REASONS[action](self)
+
+    def _ready(self, action: str) -> Project:
+        if reason := self.why_not(action):
+            raise UnetSegError(reason)
+        return self._open
+
+    @property
+    def _open(self) -> Project:
+        if self.project is None:
+            raise UnetSegError("No project is open.", hint="Open or create a project first.")
+        return self.project
+
+    # -- setters ----------------------------------------------------------------------------------------------
+
+    def _enter(self, stage: str) -> None:
+        self.stage, self.stopping = stage, False
+        if stage == "idle":
+            self._advance(0.0, math.nan, "")
+        self.stage_changed.emit(stage)
+        self.actions_changed.emit()
+
+    def _advance(self, fraction: float, left: float, sentence: str) -> None:
+        self.progress = Progress(min(1.0, fraction), left, sentence)
+        self.progress_changed.emit(self.progress)
+
+    def _show(self, **what: Preview | Prediction | None) -> None:
+        for name, value in what.items():
+            if getattr(self, name) is not value:
+                setattr(self, name, value)
+                getattr(self, f"{name}_changed").emit(value)
+        self.actions_changed.emit()

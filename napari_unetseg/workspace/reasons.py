@@ -1,0 +1,116 @@
+"""Why a button is disabled, in the user's words; ``""`` when it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from napari_unetseg.registry import Registry
+
+if TYPE_CHECKING:
+    from napari_unetseg.workspace.workspace import Workspace
+
+__all__ = ["REASONS"]
+
+REASONS: Registry[Callable[[Workspace], str]] = Registry("action")
+
+_BUSY = {
+    "training": "Training is running: stop it first, or wait.",
+    "predicting": "A mask is being computed: wait, or stop it first.",
+    "segmenting": "A folder is being segmented: wait, or stop it first.",
+}
+_NO_PROJECT = "Open or create a project first."
+_NO_CASE = "Choose an image first."
+_NO_IMAGES = "Add an image first."
+_NO_MODEL = "Train a model first."
+_NO_MASK = "There is no mask of this image yet: train, or press Predict."
+
+
+@REASONS.register("add_images")
+@REASONS.register("add")
+def _add(w: Workspace) -> str:
+    return "" if w.project else _NO_PROJECT
+
+
+@REASONS.register("annotate")
+def _annotate(w: Workspace) -> str:
+    return _add(w) or ("" if w.case else _no_case(w))
+
+
+@REASONS.register("train")
+def _train(w: Workspace) -> str:
+    return _add(w) or _no_images(w) or _BUSY.get(w.stage, "") or missing_strokes(w.stroke_counts())
+
+
+@REASONS.register("stop")
+def _stop(w: Workspace) -> str:
+    if w.stage == "idle":
+        return "Nothing is running."
+    return "Stopping: the step at hand is being finished." if w.stopping else ""
+
+
+@REASONS.register("predict")
+def _predict(w: Workspace) -> str:
+    return _annotate(w) or _BUSY.get(w.stage, "") or _model(w)
+
+
+@REASONS.register("accept")
+@REASONS.register("correct")
+def _accept(w: Workspace) -> str:
+    return _annotate(w) or ("" if w.prediction else _NO_MASK)
+
+
+@REASONS.register("undo_accept")
+def _undo_accept(w: Workspace) -> str:
+    return _annotate(w) or ("" if w.accepted else "The mask of this image was not accepted yet.")
+
+
+@REASONS.register("go_back")
+def _go_back(w: Workspace) -> str:
+    if reason := _add(w) or _BUSY.get(w.stage, ""):
+        return reason
+    return "" if len(w.rounds) > 1 else "There is no earlier round to go back to."
+
+
+@REASONS.register("segment_folder")
+def _segment_folder(w: Workspace) -> str:
+    return _add(w) or _BUSY.get(w.stage, "") or _model(w)
+
+
+@REASONS.register("next")
+def _next(w: Workspace) -> str:
+    return _add(w) or _no_images(w) or ("" if len(w.cases) > 1 else "This is the only image of the project.")
+
+
+def missing_strokes(counts: dict[str, int]) -> str:
+    """Say which strokes are missing before anything can be learned: at least two classes must have some."""
+    painted = [name for name, voxels in counts.items() if voxels]
+    if len(painted) >= 2:
+        return ""
+    names = list(counts)
+    missing = [name for name in names if name not in painted]
+    if not painted:
+        return f"Paint at least one stroke of {names[0]} and one of {_either(names[1:])}; there are none yet."
+    other = names[0] if painted != names[:1] else _either(names[1:])
+    have = "has" if len(missing) == 1 else "have"
+    return f"Paint at least one stroke of {painted[0]} and one of {other}; {_both(missing)} {have} none yet."
+
+
+def _either(names: list[str]) -> str:
+    return " or ".join(names)
+
+
+def _both(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _no_images(w: Workspace) -> str:
+    return "" if w.cases else _NO_IMAGES
+
+
+def _no_case(w: Workspace) -> str:
+    return _no_images(w) or _NO_CASE
+
+
+def _model(w: Workspace) -> str:
+    return "" if w.model else _NO_MODEL

@@ -1,0 +1,69 @@
+"""Rounds: the models of a project in the order of training, read without torch, and which of two is to be kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from napari_unetseg.project import Project
+from napari_unetseg.scores import Scores
+from napari_unetseg.workspace.state import Round
+
+__all__ = ["model_facts", "not_worse", "read_rounds"]
+
+logger = logging.getLogger(__name__)
+
+
+def model_facts(folder: Path) -> dict[str, Any]:
+    """What ``model.json`` of a model folder says; empty when it cannot be read."""
+    try:
+        facts = json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        logger.warning("%s has no readable model.json: %s", Path(folder).name, error)
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def read_rounds(project: Project) -> tuple[Round, ...]:
+    """Every readable model of the project, oldest first; a folder left by an interrupted training is passed over."""
+    current = project.current_model
+    rounds = []
+    for folder in project.models:
+        facts = model_facts(folder)
+        if facts:
+            rounds.append(
+                Round(
+                    number=_number(folder, len(rounds) + 1),
+                    folder=folder,
+                    net=facts.get("plan", {}).get("net", {}).get("name", "?"),
+                    scores=Scores.from_dict(facts["scores"]) if facts.get("scores") else None,
+                    current=current is not None and Path(current) == Path(folder),
+                )
+            )
+    return tuple(rounds)
+
+
+def not_worse(new: Scores | None, old: Scores | None) -> bool:
+    """Whether the new model may replace the old one, as far as the two can be compared.
+
+    Two scores are comparable when they were measured on the same held-out images and as many voxels. Where nothing was
+    held out, or the two were measured on different voxels, the newer model, which saw more strokes, is kept.
+    """
+    if new is None or old is None or not new.voxels or not old.voxels or not new.rule:
+        return True
+    if (new.rule, set(new.images), new.voxels) != (old.rule, set(old.images), old.voxels):
+        return True
+    return not new.mean_dice < old.mean_dice
+
+
+def next_number(rounds: Sequence[Round]) -> int:
+    """Number of the round that comes next."""
+    return max((r.number for r in rounds), default=0) + 1
+
+
+def _number(folder: Path, otherwise: int) -> int:
+    tail = folder.name.rpartition("-")[2]
+    return int(tail) if tail.isdigit() else otherwise

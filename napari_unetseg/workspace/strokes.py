@@ -1,0 +1,124 @@
+"""The strokes of the case in hand as they were last journalled, and how much is painted of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from napari_unetseg.errors import AnnotationError
+from napari_unetseg.project import Project
+
+__all__ = ["Region", "Strokes"]
+
+Region = tuple[slice, ...]
+
+
+class Strokes:
+    """Shadow of the annotation layer: what the journal knows.
+
+    Comparing the layer with it finds what changed, whatever changed it (a stroke, undo, a script), and only that is
+    written to the journal.
+
+    Parameters
+    ----------
+    project : Project
+        Where the strokes are kept.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._counts: dict[str, np.ndarray] = {}
+        self.case: str | None = None
+        self.labels = np.zeros((0, 0), np.uint8)
+        self.unsaved: set[str] = set()
+
+    def take(self, case: str | None) -> None:
+        """Hold the annotation of another case."""
+        self.case = case
+        self.labels = np.zeros((0, 0), np.uint8) if case is None else self._read(case)
+        if case is not None:
+            self._counts[case] = _count(self.labels)
+
+    def forget(self, case: str) -> None:
+        """A case was removed from the project."""
+        self._counts.pop(case, None)
+        self.unsaved.discard(case)
+
+    def sync(self, labels: np.ndarray, near: Region | None = None) -> Region | None:
+        """Journal whatever differs between `labels` and what was last journalled.
+
+        Parameters
+        ----------
+        labels : ([Z,] Y, X) integer ndarray
+            The whole annotation layer of the case in hand.
+        near : tuple of slice, optional
+            Where to look, for example the visible slice; everywhere when omitted.
+
+        Returns
+        -------
+        tuple of slice or None
+            Bounding box of what changed, in voxels.
+        """
+        if labels.shape != self.labels.shape:
+            raise AnnotationError(
+                f"The strokes of {self.case} have shape {labels.shape}, its image {self.labels.shape}.",
+                hint="Paint on the annotation layer that belongs to the image.",
+            )
+        near = near or (slice(None),) * labels.ndim
+        box = _bounding_box(labels[near] != self.labels[near])
+        if box is None:
+            return None
+        starts = [part.indices(size)[0] for part, size in zip(near, labels.shape, strict=True)]
+        region = tuple(slice(start + s.start, start + s.stop) for start, s in zip(starts, box, strict=True))
+        self.write(region, labels[region])
+        return region
+
+    def write(self, region: Region, values: np.ndarray) -> None:
+        """Journal `values` painted at `region` of the case in hand."""
+        if self.case is None:
+            raise AnnotationError("There is no image to paint on.", hint="Choose an image first.")
+        top, most = int(values.max(initial=0)), len(self._project.classes)
+        if top > most or int(values.min(initial=0)) < 0:
+            raise AnnotationError(
+                f"Label {top} belongs to no class.", hint=f"Paint with labels 1 to {most}, or add a class."
+            )
+        values = np.ascontiguousarray(values, dtype=np.uint8)
+        self._project.journal(self.case, region, values)
+        self._counts[self.case] = self._counts[self.case] - _count(self.labels[region]) + _count(values)
+        self.labels[region] = values
+        self.unsaved.add(self.case)
+
+    def snapshot(self) -> None:
+        """Make a new revision of every case painted since its last one."""
+        for case in sorted(self.unsaved):
+            self._project.annotate(case, self.labels if case == self.case else self._read(case))
+        self.unsaved.clear()
+
+    def counts(self, case: str | None = None) -> dict[str, int]:
+        """Voxels painted of each class, in `case` or in the whole project."""
+        cases: Sequence[str] = [case] if case else self._project.annotated()
+        total = np.zeros(256, np.int64)
+        for name in {*cases, *([self.case] if self.case and not case else [])}:
+            if name not in self._counts:
+                self._counts[name] = _count(self._read(name))
+            total += self._counts[name]
+        return {name: int(total[label]) for label, name in enumerate(self._project.classes, start=1)}
+
+    def _read(self, case: str) -> np.ndarray:
+        return np.array(self._project.annotation(case).data, dtype=np.uint8)
+
+
+def _count(labels: np.ndarray) -> np.ndarray:
+    return np.bincount(labels.ravel(), minlength=256)
+
+
+def _bounding_box(changed: np.ndarray) -> Region | None:
+    box = []
+    for axis in range(changed.ndim):
+        others = tuple(other for other in range(changed.ndim) if other != axis)
+        where = np.flatnonzero(changed.any(axis=others))
+        if not where.size:
+            return None
+        box.append(slice(int(where[0]), int(where[-1]) + 1))
+    return tuple(box)

@@ -1,0 +1,308 @@
+"""`Workspace`: the tasks that take a while, and what the events of their jobs change."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_unetseg.data.annotation import overrule
+from napari_unetseg.errors import ProjectError
+from napari_unetseg.events import View
+from napari_unetseg.plan import Plan
+from napari_unetseg.scores import Scores
+from napari_unetseg.volume import LabelVolume
+from napari_unetseg.workspace.desk import MINUTES, Desk
+from napari_unetseg.workspace.rounds import model_facts, next_number, not_worse, read_rounds
+from napari_unetseg.workspace.state import Curves, Jobs, Message, Prediction, Preview
+
+__all__ = ["Workspace"]
+
+_STAGES = {"train": "training", "predict": "predicting", "segment": "segmenting"}
+_DOING = {"train": "Training", "predict": "Segmenting", "segment": "Segmenting the folder"}
+
+
+class Workspace(Desk):
+    """Everything the window shows and does, without the window; see the package's docstring for the signals.
+
+    Parameters
+    ----------
+    jobs : Jobs
+        Who runs the verbs. Its events must arrive on the thread that owns the workspace.
+    """
+
+    def __init__(self, jobs: Jobs) -> None:
+        super().__init__()
+        self._jobs = jobs
+        self._running: dict[str, Any] = {}
+
+    def close_project(self) -> None:
+        """Stop what runs and let go of the project; everything painted is on disk already."""
+        if self._running:
+            self._jobs.stop(self._running["id"])
+        self._running = {}
+        super().close_project()
+
+    def select_case(self, case: str | None) -> None:
+        """Take another image in hand."""
+        super().select_case(case)
+        self.look(None)
+
+    # -- the plan ---------------------------------------------------------------------------------------------
+
+    def change_plan(self, **sections: Mapping[str, Any]) -> Plan:
+        """Replace some fields: ``change_plan(net={"name": "unet3d"}, training={"minutes": 5})``."""
+        self.plan = self.plan.change(**sections)
+        self.remember(plan=json.loads(self.plan.to_json()))
+        self.plan_changed.emit(self.plan)
+        return self.plan
+
+    def ask_nets(self) -> None:
+        """Have the facts about the architectures computed for images like the one in hand; `nets_changed` brings them."""
+        channels = self._image.data.shape[0] if self._image else 1
+        outputs = max(1, len(self.classes)) if len(self.classes) > 2 else 1
+        args = {"dims": self.plan.net.dims, "in_channels": channels, "outputs": outputs}
+        self._jobs.submit("nets", args, self._on_nets)
+
+    def _on_nets(self, event: Mapping[str, Any]) -> None:
+        if event["event"] == "Done":
+            self.nets = tuple(event["result"]["nets"])
+            self.nets_changed.emit(self.nets)
+        elif event["event"] == "Failed":
+            self._complain(event)
+
+    # -- train ------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Learn from all strokes within the plan's minutes, going on from the current model where it fits."""
+        project = self._ready("train")
+        self._strokes.snapshot()
+        start = self._start_from()
+        self._score_unseen()
+        revisions = {case: project.revisions(case)[-1] for case in project.annotated() if project.revisions(case)}
+        args = {
+            "project": str(project.path),
+            "plan": json.loads(self.plan.to_json()),
+            "minutes": self.plan.training.minutes or MINUTES,
+            "start": start and str(start),
+            "previous": self.model and str(self.model),
+            "folder": str(project.new_model_folder()),
+            "view": {"case": self.case, "index": None},
+        }
+        self.curves = Curves(next_number(self.rounds))
+        self.curves_changed.emit(self.curves)
+        self._show(preview=None)
+        project.log("train", round=self.curves.number, start=start and start.name, net=self.plan.net.name)
+        self._submit("train", args, f"Round {self.curves.number}: preparing.", revisions=revisions)
+
+    def _start_from(self) -> Path | None:
+        if self.model is None:
+            return None
+        net = model_facts(self.model).get("plan", {}).get("net", {})
+        wanted = self.plan.net
+        outputs = len(self.classes) if len(self.classes) > 2 else 1
+        same = (net.get("name"), net.get("dims"), net.get("width"), net.get("outputs"))
+        return self.model if same == (wanted.name, wanted.dims, wanted.width, outputs) else None
+
+    def _score_unseen(self) -> None:
+        seen = self.recall("trained_on", {}).get(self.model.name) if self.model else None
+        if seen is None:
+            return
+        args = {"project": str(self.project.path), "model": str(self.model), "seen": seen}
+        self._jobs.submit("score_strokes", args, self._on_unseen)
+
+    def _on_unseen(self, event: Mapping[str, Any]) -> None:
+        if event["event"] == "Done" and event["result"].get("scores") and self.project:
+            scores = Scores.from_dict(event["result"]["scores"])
+            self.corrections = (*self.corrections, scores)
+            self.project.log("corrections scored", **scores.to_dict())
+            self.corrections_changed.emit(self.corrections)
+
+    def stop(self) -> None:
+        """Finish what runs at its next step; a training keeps its best model so far."""
+        self._ready("stop")
+        self.stopping = True
+        self._jobs.stop(self._running["id"])
+        self.actions_changed.emit()
+
+    def look(self, index: int | None) -> None:
+        """Say which slice of the case in hand is on screen, for the previews of a training."""
+        if self.stage == "training" and self.case:
+            self._jobs.look(View(self.case, index))
+
+    # -- masks ------------------------------------------------------------------------------------------------
+
+    def predict_current(self) -> None:
+        """Segment the image in hand with the current model; `prediction_changed` brings the mask."""
+        project = self._ready("predict")
+        args = {"project": str(project.path), "case": self.case, "model": str(self.model)}
+        self._submit("predict", args, f"Segmenting {self.case}.")
+
+    def accept(self) -> Path:
+        """Write the mask of the image in hand, strokes overruling the net, in the format and geometry of its image."""
+        project, shown = self._ready("accept"), self.prediction
+        mask = LabelVolume(overrule(shown.mask.data, self._strokes.labels), shown.mask.geometry)
+        path = project.accept(shown.case, mask)
+        self.message.emit(Message(f"The mask of {shown.case} is saved as {path.name}."))
+        self.actions_changed.emit()
+        return path
+
+    def undo_accept(self) -> None:
+        """Take back the acceptance of the mask of the image in hand."""
+        self._ready("undo_accept").undo_accept(self.case)
+        self.actions_changed.emit()
+
+    def correct(self) -> None:
+        """Go on painting where the mask is wrong."""
+        self._ready("correct").log("correct", case=self.case)
+        self.message.emit(
+            Message("Paint where the mask is wrong, then press Train again.", "A few strokes are enough.")
+        )
+
+    def go_back_to_round(self, number: int) -> None:
+        """Make the model of an earlier (or later) round the one that predicts, and show its mask."""
+        project = self._ready("go_back")
+        chosen = next((r for r in self.rounds if r.number == number), None)
+        if chosen is None:
+            raise ProjectError(
+                f"There is no round {number}.", hint=f"Rounds: {', '.join(str(r.number) for r in self.rounds)}."
+            )
+        self._use(chosen.folder)
+        project.log("go back", round=number)
+        if not self.why_not("predict"):
+            self.predict_current()
+
+    def _use(self, folder: Path) -> None:
+        self._open.set_current_model(folder)
+        self._show(prediction=None)
+        self._refresh_rounds()
+
+    def _refresh_rounds(self) -> None:
+        self.rounds = read_rounds(self._open)
+        self.rounds_changed.emit(self.rounds)
+        self.actions_changed.emit()
+
+    def segment_folder(self, inputs: Sequence[str | Path], out: str | Path) -> None:
+        """Segment files or folders into `out` with the current model; `folder_changed` brings a row a file."""
+        self._ready("segment_folder")
+        self.folder_rows = ()
+        self.folder_changed.emit(())
+        args = {"inputs": [str(path) for path in inputs], "model": str(self.model), "out": str(out)}
+        self._submit("segment", args, f"Segmenting into {Path(out).name}.")
+
+    # -- jobs -------------------------------------------------------------------------------------------------
+
+    def _submit(self, verb: str, args: dict[str, Any], sentence: str, **facts: Any) -> None:
+        job: dict[str, Any] = {"verb": verb, "args": args, **facts}
+        self._running = job
+        job["id"] = self._jobs.submit(verb, args, lambda event: self._on_event(job, event))
+        self._enter(_STAGES[verb])
+        self._advance(0.0, math.nan, sentence)
+
+    def _on_event(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
+        if job is not self._running:  # of a project that was closed meanwhile
+            return
+        handler = getattr(self, f"_on_{event['event'].lower()}", None)
+        if handler is not None:
+            handler(job, event)
+
+    def _on_started(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
+        for note in event.get("notes", ()):
+            self.message.emit(Message(note))
+        self._advance(0.0, math.nan, f"{_DOING[job['verb']]} on {event.get('device', 'cpu')}.")
+
+    def _on_note(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
+        self.message.emit(Message(event["text"], level=event.get("level", "info")))
+
+    def _on_stepdone(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
+        self.curves.steps.append(event["step"])
+        self.curves.losses.append(event["loss"])
+        self.curves_changed.emit(self.curves)
+        seconds, left = event["seconds"], event["left"]
+        fraction = seconds / (seconds + left) if seconds + left > 0 else 0.0
+        self._advance(fraction, left, f"Round {self.curves.number}: step {event['step']}, loss {event['loss']:.3f}.")
+
+    def _on_validated(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
+        self.curves.validations.append((event["step"], Scores.from_dict(event["scores"])))
+        self.curves_changed.emit(self.curves)
+
+    def _on_previewready(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
+        view = event["view"]
+        if view["case"] != self.case:
+            return
+        try:
+            mask = np.load(event["mask"])
+        except OSError:  # a newer preview has taken its place already
+            return
+        self._show(preview=Preview(event["step"], view["case"], view["index"], mask))
+
+    def _on_tiledone(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
+        done, total = event["done"], max(1, event["total"])
+        self._advance(done / total, event["left"], f"Segmenting: tile {done} of {total}.")
+
+    def _on_filedone(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
+        row = {key: event[key] for key in ("index", "file", "status", "error", "seconds")}
+        self.folder_rows = (*self.folder_rows, row)
+        self.folder_changed.emit(self.folder_rows)
+        done, total = len(self.folder_rows), max(1, event["total"])
+        self._advance(done / total, event["left"], f"File {done} of {total}: {Path(event['file']).name}.")
+
+    def _on_done(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
+        self._running = {}
+        self._enter("idle")
+        {"train": self._trained, "predict": self._predicted, "segment": self._segmented}[job["verb"]](
+            job, event["result"]
+        )
+
+    def _on_failed(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
+        self._running = {}
+        self._enter("idle")
+        self._complain(event)
+
+    def _complain(self, event: Mapping[str, Any]) -> None:
+        level = "info" if event.get("stopped") else "error"
+        self.message.emit(Message(event["message"], event.get("hint", ""), level))
+
+    def _trained(self, job: dict[str, Any], result: Mapping[str, Any]) -> None:
+        folder = Path(result["model"])
+        new = Scores.from_dict(result["scores"]) if result.get("scores") else None
+        old = Scores.from_dict(result["previous"]) if result.get("previous") else None
+        self._open.log("trained", round=self.curves.number, model=folder.name, scores=result.get("scores"))
+        self.remember(trained_on={**self.recall("trained_on", {}), folder.name: job["revisions"]})
+        if self.model is None or not_worse(new, old):
+            self._use(folder)
+            self.message.emit(
+                Message(f"Round {self.curves.number}: {new.sentence()}" if new else "The model is trained.")
+            )
+        else:
+            self._refresh_rounds()
+            kept = next((r.number for r in self.rounds if r.current), "?")
+            self.message.emit(
+                Message(
+                    f"Round {self.curves.number} scored worse than round {kept} on the same held-out voxels "
+                    f"(Dice {new.mean_dice:.2f} after {old.mean_dice:.2f}), so round {kept} is kept.",
+                    f"Choose round {self.curves.number} in the list to use it all the same.",
+                    "warning",
+                )
+            )
+        if not self.why_not("predict"):
+            self.predict_current()
+
+    def _predicted(self, job: dict[str, Any], result: Mapping[str, Any]) -> None:
+        case = job["args"]["case"]
+        if case != self.case or self._image is None:
+            return
+        mask = LabelVolume(np.load(result["mask"]), self._image.geometry)
+        self._show(preview=None, prediction=Prediction(case, Path(job["args"]["model"]), mask))
+
+    def _segmented(self, job: dict[str, Any], result: Mapping[str, Any]) -> None:
+        failed = sum(row["status"] == "failed" for row in self.folder_rows)
+        text = f"{len(self.folder_rows) - failed} files are segmented into {Path(job['args']['out']).name}"
+        text += f", {failed} failed." if failed else "."
+        self.message.emit(
+            Message(text, "The table has the details." if failed else "", "warning" if failed else "info")
+        )
