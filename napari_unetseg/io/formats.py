@@ -1,0 +1,161 @@
+"""What a file format owes to the rest, the registry of formats, and the checks they share.
+
+A new format is one file that registers a `Format`, and its import line in `napari_unetseg.io`.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from napari_unetseg.errors import ReadError, WriteError
+from napari_unetseg.registry import Registry
+from napari_unetseg.volume import LabelVolume, Volume
+
+__all__ = ["FORMATS", "Format", "check_size", "compact", "labels_from", "native", "size_text"]
+
+# zlib cannot squeeze more than this many bytes into one: a file that promises more is damaged, or a trap
+MOST_SQUEEZED = 1040
+
+
+class Format(ABC):
+    """One family of files.
+
+    Attributes
+    ----------
+    suffixes : tuple of str
+        Ends of the names it reads, lower case, the longest first where one ends in another.
+    mask_suffix : str
+        End of the name of a mask for an image of this family.
+    """
+
+    suffixes: tuple[str, ...]
+    mask_suffix: str
+
+    def suffix(self, path: str | os.PathLike[str]) -> str:
+        """Suffix of `path` that this format knows, as spelled there; empty when it knows none."""
+        name = Path(path).name
+        for suffix in self.suffixes:
+            if name.lower().endswith(suffix) and len(name) > len(suffix):
+                return name[-len(suffix) :]
+        return ""
+
+    def reads(self, path: str | os.PathLike[str]) -> bool:
+        """Whether the name of `path` is one of this format's."""
+        return bool(self.suffix(path))
+
+    @abstractmethod
+    def read(self, path: Path) -> Volume:
+        """Image of shape ``(C, [Z,] Y, X)`` in its own dtype."""
+
+    @abstractmethod
+    def read_labels(self, path: Path) -> LabelVolume:
+        """Integer labels of shape ``([Z,] Y, X)``."""
+
+    @abstractmethod
+    def write(self, path: Path, volume: Volume | LabelVolume, like: Volume | LabelVolume | None) -> None:
+        """Write `volume`, whose geometry is settled, with whatever of the header of `like` the format can keep."""
+
+
+FORMATS: Registry[Format] = Registry("file format")
+
+
+def native(array: np.ndarray, path: Path) -> np.ndarray:
+    """Array with the machine's byte order, booleans as 0 and 1; complex numbers and empty arrays are refused."""
+    if array.size == 0:
+        raise ReadError(f"{path.name} holds no voxels (shape {array.shape}).", hint="Save the image again.")
+    if array.dtype == bool:
+        return array.view(np.uint8)
+    if array.dtype.kind not in "iuf":
+        raise ReadError(
+            f"{path.name} holds {array.dtype} values, not an image of real numbers.",
+            hint="Save its magnitude, or one of its parts, as an image of its own.",
+        )
+    if array.dtype.itemsize > 8:
+        return array.astype(np.float64)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def labels_from(array: np.ndarray, path: Path) -> np.ndarray:
+    """Labels ``([Z,] Y, X)`` from an image ``(C, [Z,] Y, X)``: equal channels become one, whole floats integers."""
+    first = array[0]
+    if any(not np.array_equal(first, other) for other in array[1:]):
+        raise ReadError(
+            f"{path.name} has {len(array)} channels that differ, so its values are no labels.",
+            hint="Give a mask with one number per class in each pixel.",
+        )
+    if first.dtype.kind in "iu":
+        return first
+    if not np.isfinite(first).all() or (first != np.rint(first)).any():
+        raise ReadError(
+            f"{path.name} holds values that are not whole numbers, so it is not a mask.",
+            hint="Give a mask with one whole number per class; is this the image, or a map of probabilities?",
+        )
+    low, high = float(first.min()), float(first.max())
+    if low < -(2.0**62) or high > 2.0**62:
+        raise ReadError(f"{path.name} holds numbers too large for labels.", hint="Number the classes from 0.")
+    return first.astype(np.result_type(np.min_scalar_type(int(low)), np.min_scalar_type(int(high))))
+
+
+def compact(labels: np.ndarray, path: Path) -> np.ndarray:
+    """Labels in the smallest integer dtype, of at most 32 bits, that holds them."""
+    low, high = int(labels.min()), int(labels.max())
+    kinds = (np.uint8, np.uint16, np.uint32) if low >= 0 else (np.int16, np.int32)
+    for kind in kinds:
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return labels.astype(kind, copy=False)
+    raise WriteError(f"{path.name} could not be written: label {high} needs more than 32 bits.", hint="Renumber them.")
+
+
+def check_size(path: Path, shape: Sequence[int], itemsize: int, squeezed: bool = True) -> None:
+    """Refuse a header that promises more than the file can hold or this machine has memory for.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    shape : sequence of int
+        Shape the header promises.
+    itemsize : int
+        Bytes per value.
+    squeezed : bool
+        Whether the values may be compressed.
+    """
+    wanted = itemsize
+    for size in shape:
+        wanted *= int(size)
+    if wanted <= 0:
+        raise ReadError(f"{path.name} holds no voxels (shape {tuple(shape)}).", hint="Save the image again.")
+    held = path.stat().st_size
+    if wanted > held * (MOST_SQUEEZED if squeezed else 1):
+        raise ReadError(
+            f"{path.name} is cut short or damaged: its header promises {size_text(wanted)}, the file has "
+            f"{size_text(held)}.",
+            hint="Copy or export it again.",
+        )
+    if wanted > _memory():
+        raise ReadError(
+            f"{path.name} needs {size_text(wanted)} of memory, this machine has {size_text(_memory())}.",
+            hint="Crop the image, save it in parts, or use a machine with more memory.",
+        )
+
+
+def size_text(count: float) -> str:
+    """Bytes in words."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.4g} {unit}"
+        count /= 1024
+    return f"{count:.4g} TiB"
+
+
+def _memory() -> int:
+    """Physical memory in bytes, or a number beyond any where the system does not tell (Windows)."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 2**62

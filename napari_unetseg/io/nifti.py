@@ -1,0 +1,178 @@
+"""NIfTI: ``(X, Y, Z, channels)`` in patient space, turned into our axis order and millimetres, and back."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_unetseg.errors import ReadError, WriteError
+from napari_unetseg.io.formats import FORMATS, Format, check_size, compact, labels_from, native
+from napari_unetseg.volume import Geometry, LabelVolume, Volume
+
+logger = logging.getLogger(__name__)
+
+# a NIfTI index is (x, y, z), ours (z, y, x)
+_SWAP = [2, 1, 0, 3]
+_TO_MM = {"meter": 1000.0, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
+_UNIT_TO_MM = {"mm": 1.0, "um": 1e-3, "nm": 1e-6, "pixel": 1.0}
+_FRESH = {"pixel": "unknown", "mm": "mm", "um": "micron", "nm": "micron"}
+
+
+class Nifti(Format):
+    """NIfTI-1 and NIfTI-2, plain or gzipped."""
+
+    suffixes = (".nii.gz", ".nii")
+    mask_suffix = ".nii.gz"
+
+    def read(self, path: Path) -> Volume:
+        """Image with its scale factor applied; time points and components are channels."""
+        from nibabel.arrayproxy import ArrayProxy
+
+        header = _read_header(path)
+        squeezed = path.name.lower().endswith(".gz")
+        check_size(path, header.get_data_shape(), header.get_data_dtype().itemsize, squeezed)
+        array = np.asanyarray(ArrayProxy(str(path), header, mmap=False))
+        if array.dtype == np.float64 and header.get_data_dtype().kind in "iu" and header.get_data_dtype().itemsize < 3:
+            array = array.astype(np.float32)  # scaled 16-bit values need no more
+        geometry = _geometry(header, path)
+        return Volume(native(_to_channels(array, geometry.ndim), path), geometry, path, {"nifti": header.binaryblock})
+
+    def read_labels(self, path: Path) -> LabelVolume:
+        """Labels on the grid that the header gives."""
+        volume = self.read(path)
+        return LabelVolume(labels_from(volume.data, path), volume.geometry, path, volume.header)
+
+    def write(self, path: Path, volume: Volume | LabelVolume, like: Volume | LabelVolume | None) -> None:
+        """Write with the header of `like` or of `volume`, but unscaled and with the dtype of the array."""
+        import nibabel as nib
+
+        array = _from_channels(volume, path)
+        kept = (like if like is not None and "nifti" in like.header else volume).header.get("nifti")
+        header = _header_class(kept)(kept) if kept else nib.Nifti1Header()
+        header.set_data_dtype(array.dtype)
+        header.set_data_shape(array.shape)
+        header.set_slope_inter(1.0, 0.0)
+        header["cal_min"] = header["cal_max"] = 0
+        header.set_intent("none")
+        header["vox_offset"] = 0
+        header["magic"] = header.single_magic
+        _place(header, volume.geometry, fresh=kept is None)
+        kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+        nib.save(kind(array, None, header, dtype=array.dtype), path)
+
+
+FORMATS.register("nifti", keeps="affine")(Nifti())
+
+
+def _header_class(block: bytes) -> Any:
+    import nibabel as nib
+
+    return next((c for c in (nib.Nifti1Header, nib.Nifti2Header) if c.may_contain_header(block)), None)
+
+
+def _read_header(path: Path) -> Any:
+    from nibabel.openers import Opener
+
+    try:
+        with Opener(str(path)) as file:
+            block = file.read(540)
+    except (EOFError, OSError) as error:
+        if isinstance(error, PermissionError):
+            raise
+        raise ReadError(
+            f"{path.name} is not a gzipped NIfTI file, or its beginning is damaged.", hint="Copy or export it again."
+        ) from error
+    kind = _header_class(block)
+    if kind is None:
+        raise ReadError(f"{path.name} is not a NIfTI file.", hint="Check what it is, or export it as NIfTI again.")
+    with Opener(str(path)) as file:
+        return kind.from_fileobj(file)
+
+
+def _geometry(header: Any, path: Path) -> Geometry:
+    """Geometry in millimetres; plain, and of no world, when the header gives no orientation that can be used."""
+    ndim = min(int(header["dim"][0]), 3)
+    unit = header.get_xyzt_units()[0]
+    codes = int(header["sform_code"]), int(header["qform_code"])
+    for code, form in zip(codes, (header.get_sform, header.get_qform), strict=True):
+        affine = _usable(form) if code > 0 else None
+        if affine is not None:
+            affine = affine[:, _SWAP]
+            affine[:3] *= _TO_MM[unit]
+            return Geometry(tuple(np.linalg.norm(affine[:3, 3 - ndim : 3], axis=0)), "mm", affine, "RAS+")
+    zooms = np.abs(np.asarray(header["pixdim"][1 : ndim + 1], dtype=float))[::-1]
+    if any(codes):
+        logger.warning("%s: its orientation is damaged; only its voxel size is used", path.name)
+    if not (np.isfinite(zooms) & (zooms > 0)).all():
+        logger.warning("%s: its voxel size %s is no size; one pixel is used", path.name, tuple(zooms))
+        return Geometry((1.0,) * ndim)
+    if unit == "unknown" and (zooms == 1).all():
+        return Geometry((1.0,) * ndim)
+    return Geometry(tuple(zooms), "um") if unit == "micron" else Geometry(tuple(zooms * _TO_MM[unit]), "mm")
+
+
+def _usable(form: Any) -> np.ndarray | None:
+    """The affine of `form` when it can be computed and inverted."""
+    try:
+        affine = np.asarray(form(), dtype=float)
+    except (ValueError, ArithmeticError, np.linalg.LinAlgError):
+        return None
+    if not np.isfinite(affine).all():
+        return None
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if (lengths <= 0).any() or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-6:
+        return None
+    return affine
+
+
+def _place(header: Any, geometry: Geometry, fresh: bool) -> None:
+    """Make `header` say `geometry`, leaving every form that already says it as it is."""
+    if fresh:
+        header.set_xyzt_units("mm" if geometry.world else _FRESH[geometry.unit])
+    unit = header.get_xyzt_units()[0]
+    factor = _UNIT_TO_MM[geometry.unit] / _TO_MM[unit]
+    zooms = np.array(geometry.spacing[::-1]) * factor
+    if not geometry.world and geometry.matches(Geometry(geometry.spacing, geometry.unit), 1e-9):
+        for name in ("srow_x", "srow_y", "srow_z", "quatern_b", "quatern_c", "quatern_d"):
+            header[name] = 0
+        header["sform_code"] = header["qform_code"] = 0
+        header["pixdim"][1 : len(zooms) + 1] = zooms
+        return
+    affine = geometry.affine[:, _SWAP].copy()
+    affine[:3] *= factor
+    codes = int(header["sform_code"]), int(header["qform_code"])
+    said = _usable(header.get_sform if codes[0] else header.get_qform) if any(codes) else None
+    if said is not None and np.allclose(said, affine, rtol=1e-6, atol=1e-5 * zooms.min()):
+        return
+    # both forms are renewed: a stale one would put the mask elsewhere in programs that prefer it
+    code = max(codes) or (1 if geometry.world else 2)
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    straight = np.allclose(directions.T @ directions, np.eye(3), atol=1e-5)
+    header.set_sform(affine, code)
+    header.set_qform(affine, code if straight else 0)
+
+
+def _to_channels(array: np.ndarray, ndim: int) -> np.ndarray:
+    """``(C, [Z,] Y, X)`` from ``(X, Y[, Z[, ...]])``, of numbers or of RGB(A) records."""
+    if array.dtype.names:
+        array = np.stack([array[name] for name in array.dtype.names], axis=-1)
+    return array.reshape(*array.shape[:ndim], -1, order="F").T
+
+
+def _from_channels(volume: Volume | LabelVolume, path: Path) -> np.ndarray:
+    array = volume.data
+    if isinstance(volume, LabelVolume):
+        return compact(array, path).T
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)
+    if len(array) == 1:
+        return array[0].T
+    if volume.ndim == 2:
+        raise WriteError(
+            f"{path.name} could not be written: NIfTI has no 2D images with {len(array)} channels.",
+            hint="Choose .tif instead.",
+        )
+    return array.T

@@ -1,0 +1,225 @@
+"""TIFF: plain pages, ImageJ and OME-TIFF, with the voxel size that they declare."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_unetseg.errors import ReadError
+from napari_unetseg.io.formats import FORMATS, Format, check_size, compact, labels_from, native
+from napari_unetseg.io.tiff_size import UNITS, voxel_size
+from napari_unetseg.volume import Geometry, LabelVolume, Volume
+
+logger = logging.getLogger(__name__)
+
+# TIFF has no word for an affine: ours travels as one more key of the ImageJ or OME metadata
+_KEY = "unetseg_geometry"
+
+
+class Tiff(Format):
+    """TIFF: pages, stacks, ImageJ, OME, BigTIFF, compressed, palette."""
+
+    suffixes = (".ome.tiff", ".ome.tif", ".tiff", ".tif", ".btf")
+    mask_suffix = ".tif"
+
+    def read(self, path: Path) -> Volume:
+        """Image; a palette gives its colours, except in ImageJ, where it only tints the display."""
+        return _read(path, colours=True)
+
+    def read_labels(self, path: Path) -> LabelVolume:
+        """Labels; a palette gives its indices."""
+        volume = _read(path, colours=False)
+        return LabelVolume(labels_from(volume.data, path), volume.geometry, path, volume.header)
+
+    def write(self, path: Path, volume: Volume | LabelVolume, like: Volume | LabelVolume | None) -> None:
+        """Write as ImageJ where `like` is, else as OME-TIFF."""
+        import tifffile
+
+        array = compact(volume.data, path) if isinstance(volume, LabelVolume) else volume.data
+        axes = ("" if isinstance(volume, LabelVolume) else "C") + volume.geometry.axes
+        geometry = volume.geometry
+        kept = (like if like is not None and "tiff" in like.header else volume).header.get("tiff", "ome")
+        extra = _extra(geometry, volume.shape)
+        if kept == "imagej" and array.dtype in (np.uint8, np.uint16, np.float32):
+            if axes == "CZYX":
+                array, axes = np.moveaxis(array, 0, 1), "ZCYX"
+            metadata: dict[str, Any] = {"axes": axes, "unit": geometry.unit, **extra}
+            if geometry.ndim == 3:
+                metadata["spacing"] = geometry.spacing[0]
+            tifffile.imwrite(
+                path,
+                array,
+                imagej=True,
+                resolution=(1 / geometry.spacing[-1], 1 / geometry.spacing[-2]),
+                metadata=metadata,
+            )
+            return
+        metadata = {"axes": axes}
+        for axis, step in zip(geometry.axes, geometry.spacing, strict=True):
+            metadata[f"PhysicalSize{axis}"] = step
+            metadata[f"PhysicalSize{axis}Unit"] = {"um": "µm"}.get(geometry.unit, geometry.unit)
+        if extra:
+            metadata["MapAnnotation"] = extra
+        tifffile.imwrite(path, array, ome=True, photometric="minisblack", compression="zlib", metadata=metadata)
+
+
+FORMATS.register("tiff", keeps="affine")(Tiff())
+
+
+def _read(path: Path, colours: bool) -> Volume:
+    import tifffile
+
+    try:
+        file = tifffile.TiffFile(path, _multifile=False)
+    except tifffile.TiffFileError as error:
+        raise ReadError(f"{path.name} is not a TIFF file.", hint="Check what it is, or export it again.") from error
+    with file as tif:
+        if not tif.pages or not tif.series:
+            raise ReadError(f"{path.name} holds no image.", hint="Copy or export it again.")
+        series = tif.series[0]
+        if len(tif.series) > 1:
+            logger.warning("%s holds %d images; the first, %s, is used", path.name, len(tif.series), series.shape)
+        _check_whole(tif, series, path)
+        page = series.keyframe
+        array, axes = _pixels(tif, series, path), series.axes
+        array, axes = _photometric(array, axes, page, colours, bool(tif.is_imagej))
+        array = _arrange(array, axes, path)
+        array = native(_without_alpha(array, page), path)
+        geometry, array = _geometry(tif, page, array, path)
+        header = {"tiff": "imagej" if tif.is_imagej else "ome"}
+    return Volume(array, geometry, path, header)
+
+
+def _check_whole(tif: Any, series: Any, path: Path) -> None:
+    """Refuse a file that ends before its pixels do; tifffile would fill the hole with zeros."""
+    check_size(path, series.shape, series.dtype.itemsize)
+    end = tif.filehandle.size
+    short = ReadError(f"{path.name} is cut short: part of its pixels is missing.", hint="Copy or export it again.")
+    for page in series.pages:
+        if page is None:
+            raise ReadError(
+                f"{path.name} is one file of several, and some of its planes lie in the others.",
+                hint="Export the image as a single file.",
+            )
+        if any(o + n > end for o, n in zip(page.dataoffsets, page.databytecounts, strict=False)):
+            raise short
+    if series.dataoffset is not None and series.dataoffset + series.nbytes > end:
+        raise short
+    # the chain of pages ends with a zero; anything else leads beyond the end of the file
+    tif.filehandle.seek(tif.pages.next_page_offset)
+    if any(tif.filehandle.read(tif.tiff.offsetsize)):
+        raise short
+
+
+def _pixels(tif: Any, series: Any, path: Path) -> np.ndarray:
+    from tifffile import COMPRESSION
+
+    compression = series.keyframe.compression
+    try:
+        return series.asarray()
+    except (ValueError, ImportError) as error:
+        if "imagecodecs" not in str(error):
+            raise
+        name = COMPRESSION(compression).name if compression != 1 else f"{series.keyframe.bitspersample}-bit"
+        logger.debug("%s: %s pixels are decoded by Pillow", path.name, name)
+        return _pillow_pixels(series, path, name)
+
+
+def _pillow_pixels(series: Any, path: Path, name: str) -> np.ndarray:
+    """Pixels of a compression that only a library of codecs knows, through Pillow's copy of libtiff."""
+    from PIL import TiffImagePlugin
+
+    refused = ReadError(
+        f"{path.name} holds {name} pixels, which cannot be decoded here.",
+        hint="Save it uncompressed, or `pip install imagecodecs`.",
+    )
+    page = series.keyframe
+    if page.bitspersample not in (1, 8) and not (page.bitspersample == 16 and page.samplesperpixel == 1):
+        raise refused  # Pillow would squeeze it into 8 bits
+    planes = []
+    with TiffImagePlugin.TiffImageFile(path) as image:
+        for one in series.pages:
+            image.seek(one.index if isinstance(one.index, int) else one.index[0])
+            planes.append(np.asarray(image))
+    if planes[0].dtype.itemsize * 8 < page.bitspersample or planes[0].size * len(planes) != np.prod(series.shape):
+        raise refused
+    array = np.stack(planes)
+    if page.samplesperpixel > 1 and page.planarconfig == 2:
+        array = np.moveaxis(array, -1, 1)
+    return array.reshape(series.shape)
+
+
+def _photometric(array: np.ndarray, axes: str, page: Any, colours: bool, imagej: bool) -> tuple[np.ndarray, str]:
+    """Apply what the file says about the meaning of its values; ImageJ counts a palette as display only."""
+    if imagej:
+        return array, axes
+    name = getattr(page.photometric, "name", "")
+    if name == "MINISWHITE" and array.dtype == bool:
+        return ~array, axes
+    if name == "MINISWHITE" and colours and array.dtype.kind == "u":
+        return np.iinfo(array.dtype).max - array, axes
+    if name == "PALETTE" and colours and page.colormap is not None:
+        table = page.colormap.T  # (values, 3) uint16
+        table = (table >> 8 if table.max() > 255 else table).astype(np.uint8)
+        return table[array], axes + "S"
+    return array, axes
+
+
+def _arrange(array: np.ndarray, axes: str, path: Path) -> np.ndarray:
+    """``(C, [Z,] Y, X)`` from whatever `axes` the file has."""
+    kept = [i for i, (axis, size) in enumerate(zip(axes, array.shape, strict=True)) if size > 1 or axis in "YX"]
+    array = array.reshape([array.shape[i] for i in kept])
+    axes = "".join(axes[i] for i in kept)
+    planes = [axis for axis in axes if axis not in "CSYX"]
+    if axes.count("Y") != 1 or axes.count("X") != 1 or len(planes) > 1:
+        raise ReadError(
+            f"{path.name} has the axes {axes} of size {array.shape}; an image here is a plane or one stack.",
+            hint="Save each time point or position as a file of its own, with its axes named.",
+        )
+    order = [i for i, axis in enumerate(axes) if axis in "CS"]
+    channels = int(np.prod([array.shape[i] for i in order]))
+    order += [axes.index(axis) for axis in (*planes, "Y", "X")]
+    array = array.transpose(order)
+    return array.reshape(channels, *array.shape[-2 - len(planes) :])
+
+
+def _without_alpha(array: np.ndarray, page: Any) -> np.ndarray:
+    """Drop an alpha channel that is the same everywhere."""
+    alpha = len(array) in (2, 4) and any(int(kind) in (1, 2) for kind in page.extrasamples)
+    return array[:-1] if alpha and (array[-1] == array[-1].flat[0]).all() else array
+
+
+def _geometry(tif: Any, page: Any, array: np.ndarray, path: Path) -> tuple[Geometry, np.ndarray]:
+    """Geometry of the file; the array with the single plane of a stack given back its axis."""
+    said = _said(tif)
+    if said:
+        geometry = Geometry.from_dict(said)
+        if geometry.ndim == array.ndim:  # a stack of one plane
+            array = array[:, None]
+        if geometry.ndim == array.ndim - 1:
+            return geometry, array
+    spacing, unit = voxel_size(tif, page, array.ndim - 1)
+    return Geometry(spacing, unit), array
+
+
+def _said(tif: Any) -> dict[str, Any] | None:
+    """What `_extra` wrote, if this is one of our files."""
+    if tif.is_imagej:
+        text = (tif.imagej_metadata or {}).get(_KEY)
+    else:
+        xml = tif.ome_metadata or ""
+        start = xml.find(f'<M K="{_KEY}">')
+        text = xml[start:].partition(">")[2].partition("<")[0].replace("&quot;", '"') if start >= 0 else None
+    return json.loads(text) if text else None
+
+
+def _extra(geometry: Geometry, shape: tuple[int, ...]) -> dict[str, str]:
+    """The geometry as text, where the tags of TIFF cannot say it."""
+    plain = not geometry.world and geometry.matches(Geometry(geometry.spacing, geometry.unit), 1e-9)
+    if plain and (len(shape) == 2 or shape[0] > 1) and geometry.unit in UNITS.values():
+        return {}
+    return {_KEY: json.dumps(geometry.to_dict(), separators=(",", ":"))}
