@@ -26,7 +26,7 @@ _WHY = {
 }
 
 
-def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
+def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
     """Write a file so that at any moment `path` is the old file or the whole new one.
 
     Parameters

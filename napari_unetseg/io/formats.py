@@ -5,6 +5,7 @@ A new format is one file that registers a `Format`, and its import line in `napa
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,8 +19,8 @@ from napari_unetseg.volume import LabelVolume, Volume
 
 __all__ = ["FORMATS", "Format", "check_size", "compact", "labels_from", "native", "size_text"]
 
-# zlib cannot squeeze more than this many bytes into one: a file that promises more is damaged, or a trap
-MOST_SQUEEZED = 1040
+# deflate cannot squeeze more than this many bytes into one: a file that promises more is damaged, or a trap
+DEFLATED = 1040
 
 
 class Format(ABC):
@@ -69,7 +70,7 @@ def native(array: np.ndarray, path: Path) -> np.ndarray:
     if array.size == 0:
         raise ReadError(f"{path.name} holds no voxels (shape {array.shape}).", hint="Save the image again.")
     if array.dtype == bool:
-        return array.view(np.uint8)
+        return array.astype(np.uint8)
     if array.dtype.kind not in "iuf":
         raise ReadError(
             f"{path.name} holds {array.dtype} values, not an image of real numbers.",
@@ -111,7 +112,7 @@ def compact(labels: np.ndarray, path: Path) -> np.ndarray:
     raise WriteError(f"{path.name} could not be written: label {high} needs more than 32 bits.", hint="Renumber them.")
 
 
-def check_size(path: Path, shape: Sequence[int], itemsize: int, squeezed: bool = True) -> None:
+def check_size(path: Path, shape: Sequence[int], bits: int, most: int = DEFLATED) -> None:
     """Refuse a header that promises more than the file can hold or this machine has memory for.
 
     Parameters
@@ -119,27 +120,26 @@ def check_size(path: Path, shape: Sequence[int], itemsize: int, squeezed: bool =
     path : Path
         The file.
     shape : sequence of int
-        Shape the header promises.
-    itemsize : int
-        Bytes per value.
-    squeezed : bool
-        Whether the values may be compressed.
+        Shape that the header promises.
+    bits : int
+        Bits per value.
+    most : int
+        How many bytes the file's compression can make of one; 1 for none.
     """
-    wanted = itemsize
-    for size in shape:
-        wanted *= int(size)
-    if wanted <= 0:
+    count = math.prod(int(size) for size in shape)
+    if count <= 0:
         raise ReadError(f"{path.name} holds no voxels (shape {tuple(shape)}).", hint="Save the image again.")
-    held = path.stat().st_size
-    if wanted > held * (MOST_SQUEEZED if squeezed else 1):
+    wanted, held = count * bits // 8, path.stat().st_size
+    if wanted > held * most:
         raise ReadError(
             f"{path.name} is cut short or damaged: its header promises {size_text(wanted)}, the file has "
             f"{size_text(held)}.",
             hint="Copy or export it again.",
         )
-    if wanted > _memory():
+    memory = _memory()
+    if count * max(bits // 8, 1) > memory:
         raise ReadError(
-            f"{path.name} needs {size_text(wanted)} of memory, this machine has {size_text(_memory())}.",
+            f"{path.name} needs {size_text(wanted)} of memory, this machine has {size_text(memory)}.",
             hint="Crop the image, save it in parts, or use a machine with more memory.",
         )
 

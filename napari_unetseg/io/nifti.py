@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from napari_unetseg.errors import ReadError, WriteError
-from napari_unetseg.io.formats import FORMATS, Format, check_size, compact, labels_from, native
+from napari_unetseg.io.formats import DEFLATED, FORMATS, Format, check_size, compact, labels_from, native
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
 
 logger = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ class Nifti(Format):
         from nibabel.arrayproxy import ArrayProxy
 
         header = _read_header(path)
-        squeezed = path.name.lower().endswith(".gz")
-        check_size(path, header.get_data_shape(), header.get_data_dtype().itemsize, squeezed)
+        most = DEFLATED if path.name.lower().endswith(".gz") else 1
+        check_size(path, header.get_data_shape(), 8 * header.get_data_dtype().itemsize, most)
         array = np.asanyarray(ArrayProxy(str(path), header, mmap=False))
         if array.dtype == np.float64 and header.get_data_dtype().kind in "iu" and header.get_data_dtype().itemsize < 3:
             array = array.astype(np.float32)  # scaled 16-bit values need no more

@@ -54,7 +54,7 @@ def read_png16(path: Path) -> np.ndarray:
     if interlaced:
         raise ReadError(f"{path.name} is an interlaced 16-bit PNG.", hint="Save it without interlacing, or as TIFF.")
     step = 2 * _CHANNELS[colour]
-    check_size(path, (height, width), step)
+    check_size(path, (height, width), 8 * step)
     try:
         raw = zlib.decompressobj().decompress(bytes(body), height * (1 + width * step))
     except zlib.error as error:

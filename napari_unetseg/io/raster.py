@@ -87,8 +87,8 @@ def _open(path: Path) -> Any:
         if start.startswith(magic):
             image = kind(path)
             try:
-                # BMP may be run-length coded, JPEG needs a few bits for a block: only PNG has a floor that is certain
-                check_size(path, image.size, 1, squeezed=True)
+                # what is certain for deflate holds for JPEG and run-length coded BMP as well
+                check_size(path, (*image.size, len(image.getbands())), _bits(path))
             except ReadError:
                 image.close()
                 raise

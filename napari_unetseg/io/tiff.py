@@ -96,7 +96,7 @@ def _read(path: Path, colours: bool) -> Volume:
 
 def _check_whole(tif: Any, series: Any, path: Path) -> None:
     """Refuse a file that ends before its pixels do; tifffile would fill the hole with zeros."""
-    check_size(path, series.shape, series.dtype.itemsize)
+    check_size(path, series.shape, series.keyframe.bitspersample, most=2**16)
     end = tif.filehandle.size
     short = ReadError(f"{path.name} is cut short: part of its pixels is missing.", hint="Copy or export it again.")
     for page in series.pages:
@@ -106,6 +106,9 @@ def _check_whole(tif: Any, series: Any, path: Path) -> None:
                 hint="Export the image as a single file.",
             )
         if any(o + n > end for o, n in zip(page.dataoffsets, page.databytecounts, strict=False)):
+            raise short
+        sparse = not all(page.databytecounts)
+        if page.compression == 1 and not sparse and 8 * sum(page.databytecounts) < page.size * page.bitspersample:
             raise short
     if series.dataoffset is not None and series.dataoffset + series.nbytes > end:
         raise short
