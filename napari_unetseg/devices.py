@@ -22,7 +22,7 @@ from torch import nn
 
 from napari_unetseg.errors import PlanError
 
-__all__ = ["Compute", "choose_compute", "choose_device", "describe", "limit_threads"]
+__all__ = ["Compute", "ThreadGovernor", "choose_compute", "choose_device", "describe", "limit_threads"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,9 @@ class Compute:
                 if parameter.ndim in (4, 5):
                     parameter.data = parameter.data.contiguous(memory_format=_order(parameter.ndim))
             return thing
-        return thing.to(self.device, memory_format=_order(thing.ndim)) if thing.ndim in (4, 5) else thing.to(self.device)
+        return (
+            thing.to(self.device, memory_format=_order(thing.ndim)) if thing.ndim in (4, 5) else thing.to(self.device)
+        )
 
 
 def _order(ndim: int) -> torch.memory_format:
@@ -132,14 +134,20 @@ def _probe_cpu(precision: str, dims: int) -> Compute:
         _probe_step(net, x, candidate)
         runs = [_probe_step(net, x, candidate) for _ in range(3)]
         agrees = abs(runs[0][1] - reference) <= _AGREES * abs(reference)
-        logger.debug("probe %s %s: %.1f ms, agrees %s", candidate.precision, candidate.channels_last, min(runs)[0], agrees)
+        logger.debug(
+            "probe %s %s: %.1f ms, agrees %s", candidate.precision, candidate.channels_last, min(runs)[0], agrees
+        )
         if agrees:
             timed.append((min(seconds for seconds, _ in runs), candidate))
     plain = next((s for s, c in timed if c == candidates[0]), None)
     if not timed:
         return Compute(cpu, "float32", False, "CPU in float32.")
     best, chosen = min(timed, key=lambda pair: pair[0])
-    gain = f", {plain / best:.1f} times as fast as plain {candidates[0].precision}" if plain and chosen != candidates[0] else ""
+    gain = (
+        f", {plain / best:.1f} times as fast as plain {candidates[0].precision}"
+        if plain and chosen != candidates[0]
+        else ""
+    )
     order = "channels-last" if chosen.channels_last else "channels-first"
     why = f"CPU, {torch.get_num_threads()} threads, {chosen.precision}, {order}{gain} (probed)."
     return Compute(cpu, chosen.precision, chosen.channels_last, why)
@@ -150,7 +158,14 @@ def _probe_net(dims: int) -> nn.Module:
     pool = nn.MaxPool2d if dims == 2 else nn.MaxPool3d
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        layers = [conv(16, 32, 3, padding=1), nn.ReLU(), pool(2), conv(32, 64, 3, padding=1), nn.ReLU(), conv(64, 32, 3, padding=1)]
+        layers = [
+            conv(16, 32, 3, padding=1),
+            nn.ReLU(),
+            pool(2),
+            conv(32, 64, 3, padding=1),
+            nn.ReLU(),
+            conv(64, 32, 3, padding=1),
+        ]
         return nn.Sequential(*layers)
 
 
@@ -169,6 +184,53 @@ def limit_threads(threads: int | None = None) -> int:
     count = threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or len(_affinity())
     torch.set_num_threads(max(1, count))
     return torch.get_num_threads()
+
+
+class ThreadGovernor:
+    """Keeps the number of torch threads that is fastest now, step by step.
+
+    All cores are fastest on an idle machine; where another program is busy, threads that wait for one another make a
+    step many times slower than one thread fewer (measured on two cores: 3 steps in 15 s with two threads, 20 with
+    one). So now and then one step is timed with another number; a try that turns out worse doubles the wait.
+
+    Parameters
+    ----------
+    most : int
+        Most threads to use.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self.most = most or torch.get_num_threads()
+        self.counts = sorted({self.most, max(1, self.most - 1), max(1, self.most // 2)}, reverse=True)
+        self._seconds: dict[int, float] = {}
+        self._using = self.counts[0]
+        self._wait = 4.0
+        self._next_try = time.monotonic() + self._wait
+
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """Run one step of work inside this."""
+        trying = self._trying()
+        torch.set_num_threads(trying)
+        start = time.monotonic()
+        yield
+        took = time.monotonic() - start
+        known = self._seconds.get(trying)
+        self._seconds[trying] = took if known is None or trying != self._using else 0.7 * known + 0.3 * took
+        if trying == self._using:
+            return
+        if took < 0.9 * self._seconds.get(self._using, float("inf")):
+            logger.info("%d threads are faster than %d now", trying, self._using)
+            self._using, self._wait = trying, 4.0
+        else:
+            self._wait = min(120.0, max(2 * self._wait, 20 * took))
+        self._next_try = time.monotonic() + self._wait
+
+    def _trying(self) -> int:
+        others = [count for count in self.counts if count != self._using]
+        if not others or time.monotonic() < self._next_try or self._using not in self._seconds:
+            return self._using
+        return min(others, key=lambda count: (count in self._seconds, self._seconds.get(count, 0.0)))
 
 
 def _affinity() -> list[int]:

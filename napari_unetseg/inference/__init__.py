@@ -1,8 +1,9 @@
-"""Whole images through a net: tiles and blending (`sliding`), and scores of a net on held-out parts (`evaluate`)."""
+"""Whole images through a net: tiles and blending (`sliding`), averages (`ensemble`), held-out scores (`evaluate`)."""
 
 from __future__ import annotations
 
+from napari_unetseg.inference.ensemble import Ensemble, entropy
 from napari_unetseg.inference.evaluate import evaluate
-from napari_unetseg.inference.sliding import Predictor, predict, predict_probabilities
+from napari_unetseg.inference.sliding import Predictor, make_predictor, predict, predict_probabilities
 
-__all__ = ["Predictor", "evaluate", "predict", "predict_probabilities"]
+__all__ = ["Ensemble", "Predictor", "entropy", "evaluate", "make_predictor", "predict", "predict_probabilities"]

@@ -1,8 +1,8 @@
 """Any image through a net, tile by tile, blended with a Gaussian, never resized.
 
-A 2D net on a volume segments it plane by plane. Tiles overlap and are weighted by a Gaussian, so that no seam shows; the
-tile nearest to `focus` comes first. MONAI's ``sliding_window_inference`` does the same blending in one call; ours is a
-generator, so that each tile can be shown, and stopped after (``benchmarks/sliding.py`` keeps the comparison).
+A 2D net on a volume segments it plane by plane. Tiles overlap and are weighted by a Gaussian, so that no seam shows;
+the tile nearest to `focus` comes first. MONAI's ``sliding_window_inference`` does the same blending in one call; ours is
+a generator, so that each tile can be shown, and stopped after (``benchmarks/sliding.py`` keeps the comparison).
 """
 
 from __future__ import annotations
@@ -26,7 +26,15 @@ from napari_unetseg.plan import Plan
 from napari_unetseg.postprocess import apply_steps
 from napari_unetseg.volume import LabelVolume, Volume
 
-__all__ = ["Predictor", "predict", "predict_probabilities", "tile_slices", "tile_weights"]
+__all__ = [
+    "Predictor",
+    "make_predictor",
+    "predict",
+    "predict_probabilities",
+    "prepared_image",
+    "tile_slices",
+    "tile_weights",
+]
 
 _TILE = {2: 512, 3: 96}  # largest tile side unless the plan says otherwise; larger ones only cost memory
 _BATCH_VOXELS = 512 * 512
@@ -176,7 +184,14 @@ def _distance(job: tuple[tuple[int, ...], tuple[slice, ...]], focus: Sequence[fl
     return sum((c - f) ** 2 for c, f in zip(centre, focus, strict=True))
 
 
-def _prepared(model: Model, image: Volume) -> np.ndarray:
+def prepared_image(model: Model, image: Volume) -> np.ndarray:
+    """Image normalised as the model's plan says, once it is known to fit.
+
+    Raises
+    ------
+    ModelError
+        When image and model do not fit.
+    """
     net = model.plan.net
     if image.data.shape[0] != net.in_channels:
         raise ModelError(
@@ -210,7 +225,7 @@ def predict_probabilities(
     (K, [Z,] Y, X) float32 ndarray
         Background first; they sum to 1.
     """
-    prepared = _prepared(model, image)
+    prepared = prepared_image(model, image)
     return (yield from make_predictor(model).tiles(prepared, focus, control))
 
 
@@ -242,7 +257,7 @@ def predict(
     Stopped
         When `control` said stop.
     """
-    prepared = _prepared(model, image)
+    prepared = prepared_image(model, image)
     predictor = make_predictor(model)
     probability = yield from predictor.tiles(prepared, focus, control)
     mask = apply_steps(predictor.mask(probability), model.plan.post.steps, image.geometry.spacing)

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,9 @@ class Model:
         """
         folder = Path(folder)
         if folder.exists() and not (folder / _FACTS).exists() and any(folder.iterdir()):
-            raise WriteError(f"{folder.name} exists and is not a model folder.", hint="Choose a new folder for the model.")
+            raise WriteError(
+                f"{folder.name} exists and is not a model folder.", hint="Choose a new folder for the model."
+            )
         part = None
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +115,7 @@ class Model:
         facts = {
             "schema": _SCHEMA,
             "id": self.id,
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "classes": list(self.classes),
             "plan": json.loads(self.plan.to_json()),
             "scores": self.scores.to_dict() if self.scores else None,
@@ -148,20 +150,35 @@ class Model:
             raise ModelError(f"There is no model folder {folder}.", hint="Give the folder that `train -o` wrote.")
         for name in (_FACTS, _WEIGHTS):
             if not (folder / name).is_file():
-                raise ModelError(f"The model folder {folder.name} lacks {name}.", hint="Copy the whole folder again, or train anew.")
+                raise ModelError(
+                    f"The model folder {folder.name} lacks {name}.", hint="Copy the whole folder again, or train anew."
+                )
         facts = _read_facts(folder)
         try:
             plan = Plan.from_json(json.dumps(facts["plan"]))
             scores = Scores.from_dict(facts["scores"]) if facts.get("scores") else None
             classes = tuple(str(name) for name in facts["classes"])
-            net = build(plan.net)
+            net = build(plan.net, start=False)
         except UnetSegError as error:
-            raise ModelError(f"{_FACTS} of {folder.name} holds a plan that cannot be used: {error.message}", hint=error.hint) from error
+            raise ModelError(
+                f"{_FACTS} of {folder.name} holds a plan that cannot be used: {error.message}", hint=error.hint
+            ) from error
         except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"{_FACTS} of {folder.name} is incomplete ({error}).", hint="Copy the model again, or train anew.") from error
+            raise ModelError(
+                f"{_FACTS} of {folder.name} is incomplete ({error}).", hint="Copy the model again, or train anew."
+            ) from error
         _load_weights(net, folder, facts.get("weights_sha256"))
         extra = {k: v for k, v in facts.items() if k not in ("schema", "id", "classes", "plan", "scores", "parents")}
-        model = cls(net.to(device).eval(), plan, classes, scores, _read_history(folder), tuple(facts.get("parents", ())), extra, folder)
+        model = cls(
+            net.to(device).eval(),
+            plan,
+            classes,
+            scores,
+            _read_history(folder),
+            tuple(facts.get("parents", ())),
+            extra,
+            folder,
+        )
         return model
 
 
@@ -183,7 +200,9 @@ def _read_facts(folder: Path) -> dict[str, Any]:
     try:
         facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise ModelError(f"{_FACTS} of {folder.name} cannot be read ({error}).", hint="Copy the model again, or train anew.") from error
+        raise ModelError(
+            f"{_FACTS} of {folder.name} cannot be read ({error}).", hint="Copy the model again, or train anew."
+        ) from error
     if not isinstance(facts, dict) or facts.get("schema", 0) > _SCHEMA:
         raise ModelError(f"The model {folder.name} was written by a newer version.", hint="Update napari-unetseg.")
     return facts
@@ -196,12 +215,16 @@ def _load_weights(net: nn.Module, folder: Path, sha256: str | None) -> None:
     try:
         raw = (folder / _WEIGHTS).read_bytes()
         if sha256 and hashlib.sha256(raw).hexdigest() != sha256:
-            raise ModelError(f"{_WEIGHTS} of {folder.name} is damaged or belongs to another model.", hint="Copy the model again.")
+            raise ModelError(
+                f"{_WEIGHTS} of {folder.name} is damaged or belongs to another model.", hint="Copy the model again."
+            )
         tensors = load(raw)
         net.load_state_dict(tensors)
     except (SafetensorError, OSError, RuntimeError) as error:
         first = str(error).splitlines()[0]
-        raise ModelError(f"{_WEIGHTS} of {folder.name} cannot be loaded: {first}", hint="Copy the model again, or train anew.") from error
+        raise ModelError(
+            f"{_WEIGHTS} of {folder.name} cannot be loaded: {first}", hint="Copy the model again, or train anew."
+        ) from error
 
 
 def _read_history(folder: Path) -> list[dict[str, Any]]:

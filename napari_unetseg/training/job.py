@@ -1,0 +1,160 @@
+"""What a training run works with: made from data and plan by `prepare_job`, turned into a Model by `finish_job`."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import napari_unetseg
+from napari_unetseg.data import Dataset, PatchSampler, Prepared, Sample, load_dataset, prepare, split
+from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute
+from napari_unetseg.errors import AnnotationError, ModelError
+from napari_unetseg.inference.sliding import Predictor
+from napari_unetseg.losses import LOSSES
+from napari_unetseg.nets import Model, build
+from napari_unetseg.optim import WeightAverage, make_optimiser
+from napari_unetseg.plan import Plan
+from napari_unetseg.planning import complete_plan
+from napari_unetseg.scores import Scores
+from napari_unetseg.training.clock import Clock, Progress
+
+__all__ = ["Job", "finish_job", "prepare_job"]
+
+
+@dataclass
+class Job:
+    """Everything a training run works with."""
+
+    plan: Plan
+    classes: tuple[str, ...]
+    dataset: Dataset
+    train: list[Prepared]
+    heldout: list[Prepared]
+    rule: str
+    compute: Compute
+    net: nn.Module
+    average: WeightAverage
+    optimiser: torch.optim.Optimizer
+    sampler: PatchSampler
+    clock: Clock
+    notes: tuple[str, ...]
+    anisotropy: float
+    start: Model | None
+    batch_size: int
+    progress: Progress = field(default_factory=Progress)
+    governor: ThreadGovernor = field(default_factory=ThreadGovernor)
+
+    @property
+    def predictor(self) -> Predictor:
+        """The running average, ready to segment."""
+        return Predictor(self.average.average.eval(), self.plan, self.compute)
+
+    def loss(self, logits: torch.Tensor, target: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """Loss of the plan."""
+        return LOSSES[self.plan.training.loss](logits, target, known)
+
+    def image(self, case: str) -> Any:
+        """Prepared image of a case of the data, strokes or not; None when there is no such case."""
+        for prepared in (*self.train, *self.heldout):
+            if prepared.name == case:
+                return prepared.image
+        found = next((c for c in self.dataset.cases if c.name == case), None)
+        return None if found is None else prepare(found.load(), self.plan.data.normalisation).image
+
+
+def prepare_job(data: Any, plan: Plan, minutes: float | None, start: Model | str | Path | None) -> Job:
+    """Load and split the data, complete the plan, build and place the net."""
+    if isinstance(start, (str, Path)):
+        start = Model.load(start)
+    if minutes is not None:
+        plan = plan.change(training={"minutes": minutes, "epochs": None})
+    if start is not None and (not plan.given("net", "name") or plan.net.name == start.plan.net.name):
+        plan = plan.change(net={**start.plan.net.model_dump(), **plan.net.model_dump(exclude_unset=True)})
+    dataset = data if isinstance(data, Dataset) else load_dataset(data, plan.data)
+    parts = split(dataset, plan.data, plan.training.seed)
+    samples, held = [part.load() for part in parts.train], [part.load() for part in parts.heldout]
+    _check_learnable(samples, dataset.classes)
+    compute = choose_compute(plan.training.device, plan.training.precision, plan.net.dims)
+    plan, notes = complete_plan(plan, dataset, samples, compute)
+    torch.manual_seed(plan.training.seed)
+    net = build(plan.net, start=start is None)
+    if start is not None:
+        notes = (*notes, *_take_weights(net, start))
+    net, average = compute.place(net).train(), compute.place(copy.deepcopy(net))
+    training, how = plan.training, plan.data.normalisation
+    train = [prepare(sample, how) for sample in samples]
+    sampler = PatchSampler(train, training.patch, len(dataset.classes), training.seed)
+    optimiser = make_optimiser(training.optimiser, net, training.learning_rate, training.weight_decay)
+    spacing = samples[0].image.geometry.spacing
+    return Job(
+        plan=plan, classes=dataset.classes, dataset=dataset, train=train, heldout=[prepare(s, how) for s in held],
+        rule=parts.rule, compute=compute, net=net, average=WeightAverage(net, average), optimiser=optimiser,
+        sampler=sampler, clock=Clock(plan, _steps_per_epoch(plan, train)), notes=(*dataset.notes, *notes, compute.why),
+        anisotropy=spacing[0] / min(spacing[1:]) if plan.net.dims == 3 else 1.0, start=start,
+        batch_size=training.batch_size or 1,
+    )  # fmt: skip
+
+
+def _check_learnable(samples: Sequence[Sample], classes: Sequence[str]) -> None:
+    seen = {int(label) for sample in samples for label in np.unique(sample.target[sample.known])}
+    missing = [name for label, name in enumerate(classes) if label not in seen]
+    if not seen:
+        raise AnnotationError("No image has any label to learn from.", hint="Paint a few strokes of every class.")
+    if len(seen) == 1:
+        only = classes[min(seen)]
+        raise AnnotationError(
+            f"Only {only!r} is labelled in the images to learn from; {', '.join(map(repr, missing))} is not.",
+            hint="Label at least two classes, background being one of them.",
+        )
+
+
+def _steps_per_epoch(plan: Plan, train: Sequence[Prepared]) -> int:
+    if plan.training.steps_per_epoch:
+        return plan.training.steps_per_epoch
+    patch = plan.training.patch or (1,)
+    windows = sum(max(1.0, image.target.size / math.prod(patch)) for image in train)
+    return int(min(250, max(10, windows / (plan.training.batch_size or 1))))
+
+
+def _take_weights(net: nn.Module, start: Model) -> tuple[str, ...]:
+    """Copy what fits; the head of a model with other classes does not."""
+    mine, theirs = net.state_dict(), start.net.state_dict()
+    fitting = {k: v for k, v in theirs.items() if k in mine and mine[k].shape == v.shape}
+    if len(fitting) < len(mine) / 2:
+        raise ModelError(
+            f"The model to start from ({start.plan.net.name}) has another shape than the net asked for.",
+            hint="Start from a model of the same architecture and width, or train from the beginning.",
+        )
+    net.load_state_dict({**mine, **fitting})
+    fresh = len(mine) - len(fitting)
+    return (f"Goes on from model {start.id}" + (f"; {fresh} tensors begin anew." if fresh else "."),)
+
+
+def finish_job(job: Job) -> Model:
+    """Model of the best weights seen, with its history and where it comes from."""
+    average = job.average.average.eval()
+    if job.progress.best is not None:
+        average.load_state_dict(job.progress.best)
+    net = average.to("cpu").to(memory_format=torch.contiguous_format)
+    parents = (*job.start.parents, job.start.id) if job.start else ()
+    facts = {
+        "steps": job.progress.step,
+        "seconds": round(job.progress.seconds, 1),
+        "device": str(job.compute.device),
+        "precision": job.compute.precision,
+        "images": [image.name for image in job.train],
+        "notes": list(job.notes),
+        "versions": {"napari-unetseg": napari_unetseg.__version__, "torch": torch.__version__},
+    }
+    model = Model(net, job.plan, job.classes, job.progress.best_scores, job.progress.history, parents, facts)
+    if model.scores is not None:
+        model.scores = Scores.from_dict({**model.scores.to_dict(), "model": model.id})
+    return model

@@ -1,0 +1,92 @@
+"""`Checkpoint`: what a killed training run leaves behind so that it can go on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from napari_unetseg.errors import ModelError
+from napari_unetseg.scores import Scores
+from napari_unetseg.training.job import Job
+
+__all__ = ["Checkpoint"]
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpoint:
+    """What a killed run leaves beside its model folder, so that it can go on: safetensors and JSON."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.place = folder.with_name(f".{folder.name}.training")
+
+    def save(self, job: Job) -> None:
+        """Write beside, then rename."""
+        from safetensors.torch import save_file
+
+        progress = job.progress
+        tensors = {f"net.{k}": v for k, v in job.net.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in job.average.average.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in (progress.best or {}).items()}
+        for index, state in job.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
+        part = self.place.with_name(self.place.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part / "state.safetensors")
+        facts = {
+            "step": progress.step,
+            "seconds": progress.seconds,
+            "history": progress.history,
+            "best_scores": progress.best_scores.to_dict() if progress.best_scores else None,
+            "sampler": job.sampler.state,
+            "batch_size": job.batch_size,
+        }
+        (part / "state.json").write_text(json.dumps(facts), encoding="utf-8")
+        shutil.rmtree(self.place, ignore_errors=True)
+        part.rename(self.place)
+
+    def load(self, job: Job) -> None:
+        """Put a job where the killed run was; nothing to load is no error, the run then begins anew."""
+        from safetensors.torch import load_file
+
+        place = self.place if self.place.is_dir() else self.place.with_name(self.place.name + ".part")
+        if not (place / "state.json").is_file():
+            return
+        try:
+            facts = json.loads((place / "state.json").read_text(encoding="utf-8"))
+            tensors = load_file(place / "state.safetensors")
+            job.net.load_state_dict(_under(tensors, "net."))
+            job.average.average.load_state_dict(_under(tensors, "average."))
+            state = job.optimiser.state_dict()
+            for key, value in _under(tensors, "optimiser.").items():
+                index, name = key.split(".", 1)
+                state["state"].setdefault(int(index), {})[name] = value
+            job.optimiser.load_state_dict(state)
+            progress = job.progress
+            progress.step, progress.seconds, progress.history = facts["step"], facts["seconds"], facts["history"]
+            progress.best = _under(tensors, "best.") or None
+            progress.best_scores = Scores.from_dict(facts["best_scores"]) if facts["best_scores"] else None
+            progress.validated_at = progress.step
+            job.sampler.state, job.batch_size = facts["sampler"], facts["batch_size"]
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ModelError(
+                f"The checkpoint beside {self.folder.name} does not fit this training ({str(error).splitlines()[0]}).",
+                hint="Give the same data and plan as before, or leave out --resume.",
+            ) from error
+        job.clock.start_at(progress.seconds)
+        logger.info("Resumed at step %d", progress.step)
+
+    def clear(self) -> None:
+        """Forget the checkpoint, once the model is saved."""
+        shutil.rmtree(self.place, ignore_errors=True)
+
+
+def _under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
