@@ -96,7 +96,10 @@ def compare_masks(
             mine, wanted = pred == label, truth == label
             apart = surface.distances(mine, wanted, spacing)
             row.update(hausdorff=apart.hausdorff, hausdorff95=apart.hausdorff95, assd=apart.assd)
-            row.update(rvd=rvd(mine, wanted), **(membrane_scores(mine, wanted) if membranes else {}))
+            row.update(
+                rvd=overlap.relative_volume_difference(mine, wanted),
+                **(membrane_scores(mine, wanted) if membranes else {}),
+            )
         scores[name] = {metric: value if math.isfinite(value) else None for metric, value in row.items()}
     return scores
 

@@ -33,7 +33,8 @@ class Counts:
     @classmethod
     def zero(cls, n_classes: int) -> Counts:
         """Counts of no image at all: the start of a sum."""
-        return cls(*(np.zeros(n_classes, np.int64) for _ in range(3)))
+        none = np.zeros(n_classes, np.int64)
+        return cls(none, none, none)
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.voxels + other.voxels)
