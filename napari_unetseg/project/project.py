@@ -155,6 +155,10 @@ class Project(ProjectImages):
         """The annotation of an image as it was at a `revision`."""
         return LabelVolume(self._annotation(case).revisions.read(revision), self._entry(case).grid)
 
+    def counts(self, case: str) -> list[int]:
+        """Voxels of each value in the annotation of an image, from 0 on; at least two numbers."""
+        return self._annotation(case).counts()
+
     def annotated(self) -> list[str]:
         """Images with any stroke on them."""
         return [case for case in self.cases if any(self._annotation(case).counts()[1:])]
