@@ -18,6 +18,16 @@ from napari_unetseg.errors import GeometryError
 
 __all__ = ["Geometry", "LabelVolume", "Volume"]
 
+_NANOMETRES = {"mm": 1e6, "um": 1e3, "nm": 1.0}
+
+
+def _invertible(affine: np.ndarray) -> bool:
+    """Whether an affine can be inverted, however small its voxels are."""
+    if not np.isfinite(affine).all() or not np.array_equal(affine[3], (0, 0, 0, 1)):
+        return False
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool((lengths > 0).all() and abs(np.linalg.det(affine[:3, :3] / lengths)) > 1e-9)
+
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
@@ -49,7 +59,7 @@ class Geometry:
             )
         affine = np.diag((*((1.0,) * (3 - len(spacing))), *spacing, 1.0)) if self.affine is None else self.affine
         affine = np.array(affine, dtype=float)
-        if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
+        if affine.shape != (4, 4) or not _invertible(affine):
             raise GeometryError("The affine is not an invertible 4 by 4 matrix.", hint="Correct the file's header.")
         affine.setflags(write=False)
         object.__setattr__(self, "spacing", spacing)
@@ -77,11 +87,26 @@ class Geometry:
         return bool((np.abs(directions).max(axis=0) < 1 - 1e-4).any())
 
     def matches(self, other: Geometry, tolerance: float = 1e-3) -> bool:
-        """Whether the two describe the same grid, to `tolerance` of a voxel."""
+        """Whether the two describe the same grid, to `tolerance` of a voxel; 1 um is 0.001 mm, a pixel anything."""
         if self.ndim != other.ndim:
             return False
+        if "pixel" not in (self.unit, other.unit):
+            other = other.to_unit(self.unit)
         step = min(self.spacing)
         return bool(np.abs(self.affine - other.affine).max() <= tolerance * step)
+
+    def to_unit(self, unit: str) -> Geometry:
+        """The same grid, measured in another unit of length; pixels have none."""
+        if unit == self.unit:
+            return self
+        if unit not in _NANOMETRES or self.unit not in _NANOMETRES:
+            raise GeometryError(
+                f"A voxel size in {self.unit} cannot be given in {unit}.", hint="Set the pixel size of both images."
+            )
+        factor = _NANOMETRES[self.unit] / _NANOMETRES[unit]
+        affine = self.affine.copy()
+        affine[:3] *= factor
+        return replace(self, spacing=tuple(s * factor for s in self.spacing), unit=unit, affine=affine)
 
     def to_world(self, index: Sequence[float]) -> np.ndarray:
         """World position ``(3,)`` of an array index ``([z,] y, x)``."""
@@ -162,24 +187,44 @@ class _OnGrid:
         return len(self.shape)
 
     def crop(self: V, region: Sequence[slice]) -> V:
-        """Part of the array, with its geometry; a view, nothing is copied."""
+        """Part of the array, with its geometry; a view, nothing is copied. `uncrop` undoes it."""
+        if any(part.step not in (None, 1) for part in region):
+            raise GeometryError("A crop cannot skip voxels.", hint="Use resample() to make an image smaller.")
         starts = [part.indices(size)[0] for part, size in zip(region, self.shape, strict=True)]
         data = self.data[(slice(None),) * self._channels + tuple(region)]
         return replace(self, data=data, geometry=self.geometry.shifted(starts))
 
+    def uncrop(self: V, region: Sequence[slice], shape: Sequence[int], value: float = 0) -> V:
+        """Array of `shape`, filled with `value`, with this one at the `region` that `crop` took it from."""
+        starts = [part.indices(size)[0] for part, size in zip(region, shape, strict=True)]
+        data = np.full((*self.data.shape[: self._channels], *shape), value, self.data.dtype)
+        data[(slice(None),) * self._channels + tuple(region)] = self.data
+        return replace(self, data=data, geometry=self.geometry.shifted([-start for start in starts]))
+
     def pad(self: V, widths: Sequence[tuple[int, int]], value: float = 0) -> V:
-        """Array with ``widths[axis] = (before, after)`` voxels of `value` around it; `crop` undoes it."""
+        """Array with ``widths[axis] = (before, after)`` voxels of `value` around it; `unpad` undoes it."""
         full = ((0, 0),) * self._channels + tuple(widths)
         data = np.pad(self.data, full, constant_values=value)
         return replace(self, data=data, geometry=self.geometry.shifted([-before for before, _ in widths]))
 
+    def unpad(self: V, widths: Sequence[tuple[int, int]]) -> V:
+        """Array without the ``widths[axis] = (before, after)`` voxels that `pad` put around it."""
+        sizes = zip(widths, self.shape, strict=True)
+        return self.crop([slice(before, size - after) for (before, after), size in sizes])
+
     def resample(self: V, shape: Sequence[int]) -> V:
-        """Array on a grid of `shape` over the same field of view (linear for images, nearest for labels)."""
+        """Array on a grid of `shape` over the same field of view (linear for images, nearest for labels).
+
+        Resampling back to the old shape gives the old grid again, and values as good as the coarser of the two holds.
+        """
         from scipy import ndimage
 
         factors = [new / old for new, old in zip(shape, self.shape, strict=True)]
-        zoom = (1.0,) * self._channels + tuple(factors)
-        data = ndimage.zoom(self.data, zoom, order=self._order, mode="nearest", grid_mode=True)
+        # channel by channel, so that none mixes with its neighbours; scipy knows no float16
+        half = self.data.dtype == np.float16
+        parts = self.data.reshape(-1, *self.shape).astype(np.float32 if half else self.data.dtype, copy=False)
+        new = [ndimage.zoom(part, factors, order=self._order, mode="nearest", grid_mode=True) for part in parts]
+        data = np.stack(new).reshape(*self.data.shape[: self._channels], *shape).astype(self.data.dtype, copy=False)
         return replace(self, data=data, geometry=self.geometry.scaled(factors))
 
     def __repr__(self) -> str:
@@ -214,8 +259,12 @@ class LabelVolume(_OnGrid):
 
         if self.geometry.matches(geometry) and self.shape == tuple(shape):
             return self
-        back = np.linalg.inv(self.geometry.affine) @ geometry.affine
+        there = geometry if "pixel" in (geometry.unit, self.geometry.unit) else geometry.to_unit(self.geometry.unit)
+        back = np.linalg.inv(self.geometry.affine) @ there.affine
         full = self.data if self.ndim == 3 else self.data[None]
         out = (*(1,) * (3 - len(shape)), *shape)
-        data = ndimage.affine_transform(full, back[:3, :3], back[:3, 3], output_shape=out, order=0)
+        # "grid-constant": a voxel reaches half a step around its centre, also at the border
+        data = ndimage.affine_transform(
+            full, back[:3, :3], back[:3, 3], output_shape=out, order=0, mode="grid-constant"
+        )
         return replace(self, data=data.reshape(shape), geometry=geometry)

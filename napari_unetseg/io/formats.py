@@ -41,8 +41,8 @@ class Format(ABC):
         """Suffix of `path` that this format knows, as spelled there; empty when it knows none."""
         name = Path(path).name
         for suffix in self.suffixes:
-            if name.lower().endswith(suffix) and len(name) > len(suffix):
-                return name[-len(suffix) :]
+            if name.lower().endswith(suffix):
+                return name[len(name) - len(suffix) :] if len(name) > len(suffix) else ""
         return ""
 
     def reads(self, path: str | os.PathLike[str]) -> bool:

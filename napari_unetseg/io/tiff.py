@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 # TIFF has no word for an affine: ours travels as one more key of the ImageJ or OME metadata
 _KEY = "unetseg_geometry"
+
+# description, resolution, palette and ImageJ's own: without them the pixels would be misread
+_TELLING = {270, 282, 283, 320, 50838, 50839}
 
 
 class Tiff(Format):
@@ -40,6 +44,8 @@ class Tiff(Format):
         import tifffile
 
         array = compact(volume.data, path) if isinstance(volume, LabelVolume) else volume.data
+        if array.dtype == np.float16:  # unknown to OME and ImageJ
+            array = array.astype(np.float32)
         axes = ("" if isinstance(volume, LabelVolume) else "C") + volume.geometry.axes
         geometry = volume.geometry
         kept = (like if like is not None and "tiff" in like.header else volume).header.get("tiff", "ome")
@@ -96,7 +102,8 @@ def _read(path: Path, colours: bool) -> Volume:
 
 def _check_whole(tif: Any, series: Any, path: Path) -> None:
     """Refuse a file that ends before its pixels do; tifffile would fill the hole with zeros."""
-    check_size(path, series.shape, series.keyframe.bitspersample, most=2**16)
+    first = series.keyframe
+    check_size(path, series.shape, first.bitspersample, most=2**16)
     end = tif.filehandle.size
     short = ReadError(f"{path.name} is cut short: part of its pixels is missing.", hint="Copy or export it again.")
     for page in series.pages:
@@ -108,14 +115,26 @@ def _check_whole(tif: Any, series: Any, path: Path) -> None:
         if any(o + n > end for o, n in zip(page.dataoffsets, page.databytecounts, strict=False)):
             raise short
         sparse = not all(page.databytecounts)
-        if page.compression == 1 and not sparse and 8 * sum(page.databytecounts) < page.size * page.bitspersample:
+        if first.compression == 1 and not sparse and 8 * sum(page.databytecounts) < first.size * first.bitspersample:
             raise short
     if series.dataoffset is not None and series.dataoffset + series.nbytes > end:
+        raise short
+    if _lost_tags(tif, first) & _TELLING:
         raise short
     # the chain of pages ends with a zero; anything else leads beyond the end of the file
     tif.filehandle.seek(tif.pages.next_page_offset)
     if any(tif.filehandle.read(tif.tiff.offsetsize)):
         raise short
+
+
+def _lost_tags(tif: Any, page: Any) -> set[int]:
+    """Codes of the tags that the page lists but whose values could not be read."""
+    tiff, file = tif.tiff, tif.filehandle
+    file.seek(page.offset)
+    (count,) = struct.unpack(tiff.tagnoformat, file.read(tiff.tagnosize))
+    entries = file.read(count * tiff.tagsize)
+    codes = {struct.unpack_from(f"{tiff.byteorder}H", entries, i)[0] for i in range(0, len(entries), tiff.tagsize)}
+    return codes - {tag.code for tag in page.tags}
 
 
 def _pixels(tif: Any, series: Any, path: Path) -> np.ndarray:
