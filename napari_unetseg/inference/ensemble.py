@@ -52,7 +52,7 @@ class Ensemble:
         for model in models[1:]:
             if model.classes != first.classes:
                 raise ModelError(
-                    f"Models with classes {', '.join(first.classes)} and {', '.join(model.classes)} cannot be averaged.",
+                    f"Models of {', '.join(first.classes)} and of {', '.join(model.classes)} cannot be averaged.",
                     hint="Give models that were trained on the same classes.",
                 )
         return cls(tuple(models), tuple(make_predictor(model) for model in models), flips)

@@ -1,8 +1,8 @@
 """Any image through a net, tile by tile, blended with a Gaussian, never resized.
 
 A 2D net on a volume segments it plane by plane. Tiles overlap and are weighted by a Gaussian, so that no seam shows;
-the tile nearest to `focus` comes first. MONAI's ``sliding_window_inference`` does the same blending in one call; ours is
-a generator, so that each tile can be shown, and stopped after (``benchmarks/sliding.py`` keeps the comparison).
+the tile nearest to `focus` comes first. MONAI's ``sliding_window_inference`` does the same blending in one call; ours
+is a generator, so that each tile can be shown, and stopped after (``benchmarks/sliding.py`` keeps the comparison).
 """
 
 from __future__ import annotations

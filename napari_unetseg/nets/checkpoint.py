@@ -169,7 +169,7 @@ class Model:
             ) from error
         _load_weights(net, folder, facts.get("weights_sha256"))
         extra = {k: v for k, v in facts.items() if k not in ("schema", "id", "classes", "plan", "scores", "parents")}
-        model = cls(
+        return cls(
             net.to(device).eval(),
             plan,
             classes,
@@ -179,7 +179,6 @@ class Model:
             extra,
             folder,
         )
-        return model
 
 
 def _replace_folder(part: Path, folder: Path) -> None:

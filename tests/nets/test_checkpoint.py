@@ -1,0 +1,108 @@
+"""Model folders: whole or not at all, and nothing in them runs."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from napari_unetseg.errors import ModelError, WriteError
+from napari_unetseg.nets import Model, build
+from napari_unetseg.plan import Plan
+from napari_unetseg.scores import Scores
+
+
+@pytest.fixture
+def model() -> Model:
+    torch.manual_seed(0)
+    plan = Plan(net={"name": "unet", "width": 0.1, "norm": "batch"}, data={"normalisation": {"kind": "zscore"}})
+    scores = Scores({"cell": 0.8}, {"cell": 0.9}, "2 held-out images", ("a", "b"), 1234, "abc")
+    history = [{"step": 1, "seconds": 0.5, "loss": 0.7}, {"step": 2, "seconds": 0.9, "dice cell": 0.9, "jaccard cell": 0.8}]
+    return Model(build(plan.net).eval(), plan, ("background", "cell"), scores, history, ("older",), {"steps": 2})
+
+
+def test_comes_back_as_it_was(model, tmp_path):
+    folder = model.save(tmp_path / "m")
+    assert sorted(p.name for p in folder.iterdir()) == ["curves.png", "history.csv", "model.json", "weights.safetensors"]
+    back = Model.load(folder)
+    x = torch.randn(1, 1, 33, 20)
+    torch.testing.assert_close(back.net(x), model.net(x))
+    assert (back.plan, back.classes, back.scores, back.parents) == (model.plan, model.classes, model.scores, ("older",))
+    assert back.id == model.id
+    assert back.history[1]["dice cell"] == 0.9
+    assert back.facts["steps"] == 2
+
+
+def test_saving_again_replaces_and_leaves_nothing_beside(model, tmp_path):
+    model.save(tmp_path / "m")
+    model.save(tmp_path / "m")
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+def test_does_not_replace_a_folder_that_is_no_model(model, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    with pytest.raises(WriteError, match="not a model folder"):
+        model.save(tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "chapter.txt").exists()
+
+
+@pytest.mark.parametrize("piece", ["model.json", "weights.safetensors"])
+def test_says_which_piece_is_missing(model, tmp_path, piece):
+    folder = model.save(tmp_path / "m")
+    (folder / piece).unlink()
+    with pytest.raises(ModelError, match=piece):
+        Model.load(folder)
+
+
+@pytest.mark.parametrize("piece", ["model.json", "weights.safetensors"])
+def test_says_which_piece_is_damaged(model, tmp_path, piece):
+    folder = model.save(tmp_path / "m")
+    raw = (folder / piece).read_bytes()
+    (folder / piece).write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(ModelError, match=piece):
+        Model.load(folder)
+
+
+def test_weights_of_another_model_are_refused(model, tmp_path):
+    folder = model.save(tmp_path / "m")
+    facts = json.loads((folder / "model.json").read_text())
+    facts["plan"]["net"]["width"] = 0.2
+    (folder / "model.json").write_text(json.dumps(facts))
+    with pytest.raises(ModelError, match="weights"):
+        Model.load(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"schema": 99}', '{"plan": {"net": {"name": "nonet"}}, "classes": []}'])
+def test_odd_facts_are_one_line_errors(model, tmp_path, content):
+    folder = model.save(tmp_path / "m")
+    (folder / "model.json").write_text(content)
+    with pytest.raises(ModelError) as caught:
+        Model.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_leaves_the_old_model(model, tmp_path, monkeypatch):
+    folder = model.save(tmp_path / "m")
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+
+    def full(number):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(WriteError, match="No space left"):
+        model.save(folder)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+def test_id_follows_the_weights(model):
+    before = model.id
+    with torch.no_grad():
+        next(model.net.parameters()).add_(1)
+    assert model.id != before
+    assert len(before) == 12
+    assert np.all([c in "0123456789abcdef" for c in before])

@@ -1,0 +1,181 @@
+"""The training loop: it learns, stops, resumes, and never makes a model worse."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from tiny import blobs, folder_of_blobs
+
+import napari_unetseg as nus
+from napari_unetseg.errors import AnnotationError, ModelError, PlanError, Stopped
+from napari_unetseg.events import Control, Note, PreviewReady, Started, StepDone, Validated, View
+from napari_unetseg.training import fine_tune
+from napari_unetseg.volume import LabelVolume
+
+
+def quick(**training) -> nus.Plan:
+    training = {"epochs": 3, "steps_per_epoch": 6, "patch": (32, 32), "batch_size": 2, "device": "cpu", **training}
+    return nus.Plan(net={"name": "unet", "width": 0.1}, training=training)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return folder_of_blobs(tmp_path_factory.mktemp("blobs"), number=4)
+
+
+def test_learns_bright_blobs_and_says_what_it_was_measured_on(folder):
+    model = fine_tune(folder, quick(epochs=10, steps_per_epoch=8))
+    assert model.scores.mean_dice > 0.8
+    assert "held-out image" in model.scores.rule
+    assert model.scores.voxels == 64 * 64
+    assert set(model.scores.images) & set(model.facts["images"]) == set()
+    assert model.scores.model == model.id
+
+
+def test_events_tell_the_run(folder):
+    events = list(fine_tune.events(folder, quick()))
+    assert isinstance(events[0], Started)
+    assert all(note.endswith((".", "!")) for note in events[0].notes)
+    steps = [event for event in events if isinstance(event, StepDone)]
+    assert [event.step for event in steps] == list(range(1, 19))
+    assert steps[-1].left == 0
+    assert [event.step for event in events if isinstance(event, Validated)] == [6, 12, 18]
+
+
+def test_same_seed_same_curve(folder):
+    first, second, other = (
+        [e.loss for e in fine_tune.events(folder, quick(seed=seed)) if isinstance(e, StepDone)] for seed in (3, 3, 4)
+    )
+    assert first == second
+    assert first != other
+
+
+def test_loss_never_looks_at_unlabelled_voxels(tmp_path):
+    """Strokes in one corner: what the rest of the image holds changes no gradient where windows do not reach."""
+    image, mask = blobs((64, 64))
+    project = nus.Project.create(tmp_path / "p.unetseg", classes=["background", "cell"])
+    case = project.add_array("one", nus.Volume(image[None]))
+    strokes = np.zeros((64, 64), np.uint8)
+    strokes[::7, ::7] = mask[::7, ::7] + 1
+    project.annotate(case, strokes)
+    model = fine_tune(project, quick(epochs=1))
+    assert model.scores.voxels <= int((strokes > 0).sum())
+    project.close()
+
+
+def test_stop_keeps_the_best_so_far(folder, tmp_path):
+    control = Control()
+    events = fine_tune.events(folder, quick(epochs=500), control=control, folder=tmp_path / "m")
+    for event in events:
+        if isinstance(event, Validated):
+            control.stop()
+            break
+    after = list(events)
+    assert sum(isinstance(event, StepDone) for event in after) == 0
+    assert nus.Model.load(tmp_path / "m").scores is not None
+
+
+def test_stop_before_the_first_step_leaves_nothing(folder, tmp_path):
+    control = Control()
+    control.stop()
+    with pytest.raises(Stopped):
+        fine_tune(folder, quick(), control=control, folder=tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_killed_run_goes_on_with_the_same_curve(folder, tmp_path):
+    whole = [e.loss for e in fine_tune.events(folder, quick()) if isinstance(e, StepDone)]
+    run = fine_tune.events(folder, quick(), folder=tmp_path / "m")
+    for event in itertools.islice(run, 16):  # past the checkpoint of step 12, as a kill would
+        reached = event
+    assert isinstance(reached, (StepDone, Validated))
+    run.close()
+    rest = [e for e in fine_tune.events(folder, quick(), folder=tmp_path / "m", resume=True) if isinstance(e, StepDone)]
+    assert rest[0].step in (7, 13)
+    np.testing.assert_allclose([e.loss for e in rest], whole[rest[0].step - 1 :], rtol=1e-5)
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+    steps = [row["step"] for row in nus.Model.load(tmp_path / "m").history if "loss" in row]
+    assert steps == list(range(1, 19))
+
+
+def test_going_on_from_a_model_never_returns_a_worse_one(folder):
+    good = fine_tune(folder, quick(epochs=8))
+    spoiled = quick(epochs=1, steps_per_epoch=2, learning_rate=5.0, optimiser="sgd", schedule="constant")
+    after = fine_tune(folder, spoiled, start=good)
+    assert after.scores.mean_dice >= good.scores.mean_dice
+    assert after.parents == (good.id,)
+
+
+def test_previews_what_the_user_looks_at(folder):
+    control = Control(View("case2"))
+    previews = [e for e in fine_tune.events(folder, quick(), control=control) if isinstance(e, PreviewReady)]
+    assert previews
+    assert previews[0].mask.shape == (64, 64)
+    assert previews[0].view == View("case2")
+
+
+def test_memory_running_out_halves_the_batch_and_says_so(folder, monkeypatch):
+    from napari_unetseg.training import loop
+
+    real, asked = loop._learn, []
+
+    def hungry(job):
+        asked.append(job.batch_size)
+        if job.batch_size > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(job)
+
+    monkeypatch.setattr(loop, "_learn", hungry)
+    events = list(fine_tune.events(folder, quick(batch_size=4, epochs=1)))
+    assert asked[:3] == [4, 2, 1]
+    assert sum(isinstance(e, Note) and "memory" in e.text.lower() for e in events) == 2
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_volumes_by_plane_and_by_volume(tmp_path, dims):
+    folder = folder_of_blobs(tmp_path, number=2, shape=(12, 32, 32), suffix=".nii.gz", classes=3)
+    plan = nus.Plan(
+        net={"name": "unet", "width": 0.1, "dims": dims, "depth": 3},
+        training={"epochs": 1, "steps_per_epoch": 2, "device": "cpu"},
+    )
+    model = fine_tune(folder, plan)
+    assert model.plan.net.outputs == 3
+    mask = nus.predict(model, nus.read(folder / "images" / "case0.nii.gz"))
+    assert mask.shape == (12, 32, 32)
+
+
+def test_a_plan_saved_with_a_model_has_no_decision_left_open(folder):
+    plan = fine_tune(folder, nus.Plan(net={"width": 0.1}, training={"epochs": 1, "steps_per_epoch": 1})).plan
+    assert None not in (plan.training.patch, plan.training.batch_size, plan.data.normalisation)
+    assert plan.data.labels == "mask"
+
+
+def test_what_cannot_be_learned_is_refused(tmp_path):
+    image, _ = blobs((32, 32))
+    project = nus.Project.create(tmp_path / "p.unetseg", classes=["background", "cell"])
+    case = project.add_array("one", nus.Volume(image[None]))
+    with pytest.raises(AnnotationError):
+        fine_tune(project, quick())
+    project.annotate(case, LabelVolume(np.ones((32, 32), np.uint8)))
+    with pytest.raises(AnnotationError, match="background"):
+        fine_tune(project, quick())
+    project.close()
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [("net", {"name": "unett"}), ("training", {"loss": "dise"}), ("training", {"optimiser": "adm"}), ("net", {"dims": 3})],
+)
+def test_plans_that_cannot_be_are_one_line_errors(folder, section, values):
+    with pytest.raises((PlanError, nus.UnetSegError)) as caught:
+        fine_tune(folder, quick().change(**{section: values}))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_another_shape_cannot_be_gone_on_from(folder):
+    model = fine_tune(folder, quick(epochs=1))
+    with pytest.raises(ModelError, match="shape"):
+        fine_tune(folder, quick(epochs=1).change(net={"width": 0.2}), start=model)
