@@ -53,6 +53,7 @@ class Desk:
     def __init__(self) -> None:
         self._strokes: Strokes | None = None
         self._image: Volume | None = None
+        self._memory: dict[str, Any] = {}
         self.project: Project | None = None
         self.case: str | None = None
         self.plan = Plan().change(training={"minutes": MINUTES})
@@ -89,12 +90,12 @@ class Desk:
 
     def create_project(self, path: str | Path, classes: Sequence[str], colours: Sequence[str] | None = None) -> None:
         """Make a project folder, with the background as first class, and open it."""
-        self.close_project()
         self._hold(Project.create(path, classes, colours=colours))
 
     def open_project(self, path: str | Path, steal_lock: bool = False) -> None:
-        """Open a project folder where it was left."""
-        self.close_project()
+        """Open a project folder where it was left; the project in hand stays when that fails."""
+        if self.project is not None and Path(path).resolve() == self.project.path.resolve():
+            self.close_project()  # else its own lock would keep us out
         self._hold(Project.open(path, steal_lock=steal_lock))
 
     def close_project(self) -> None:
@@ -103,12 +104,15 @@ class Desk:
             return
         project, self.project, self.case, self._strokes, self._image = self.project, None, None, None, None
         project.close()
+        self._memory = {}
         self.curves, self.corrections, self.folder_rows, self.rounds = Curves(), (), (), ()
         self._tell_everything()
 
     def _hold(self, project: Project) -> None:
-        self.project, self._strokes = project, Strokes(project)
+        self.close_project()
+        self.project, self._strokes, self._memory = project, Strokes(project), project.state
         self.rounds = read_rounds(project)
+        self.corrections = tuple(Scores.from_dict(scores) for scores in self.recall("corrections", ()))
         if saved := self.recall("plan"):
             try:
                 self.plan = Plan.from_json(json.dumps(saved))
@@ -117,7 +121,10 @@ class Desk:
         last = self.recall("case")
         self._tell_everything()
         if self.cases:
-            self.select_case(last if last in self.cases else self.cases[0])
+            try:
+                self.select_case(last if last in self.cases else self.cases[0])
+            except UnetSegError as error:  # an image that was moved is no reason to keep the project shut
+                self.message.emit(Message(error.message, error.hint, "error"))
 
     def _tell_everything(self) -> None:
         self.project_changed.emit(self.project)
@@ -134,13 +141,13 @@ class Desk:
 
     def remember(self, **facts: Any) -> None:
         """Keep plain values (slice, zoom, ...) with the project, for the next time it is opened."""
-        if self.project:
-            for key, value in facts.items():
-                self.project.state[key] = value
+        if self.project and any(self._memory.get(key) != value for key, value in facts.items()):
+            self._memory.update(facts)
+            self.project.state = self._memory
 
     def recall(self, key: str, default: Any = None) -> Any:
         """Value that was remembered with the project."""
-        return self.project.state.get(key, default) if self.project else default
+        return self._memory.get(key, default)
 
     # -- images and classes -----------------------------------------------------------------------------------
 
@@ -170,13 +177,13 @@ class Desk:
         """Take an image out of the project."""
         project = self._ready("add_images")
         project.remove(case)
-        self._strokes.forget(case)
+        self._ink.forget(case)
         if case == self.case:
             self.select_case(self.cases[0] if self.cases else None)
         self.cases_changed.emit(self.cases)
         self.actions_changed.emit()
 
-    def set_classes(self, names: Sequence[str], colours: Sequence[str]) -> None:
+    def set_classes(self, names: Sequence[str], colours: Sequence[str] | None = None) -> None:
         """Rename, recolour or add classes; a class that has strokes cannot be removed."""
         self._ready("add_images").set_classes(names, colours)
         self.classes_changed.emit(self.classes)
@@ -184,11 +191,12 @@ class Desk:
 
     def select_case(self, case: str | None) -> None:
         """Take another image in hand."""
-        self._image = self.project.image(case) if case is not None else None
-        self._strokes.take(case)
-        self.case = case
+        image = self._open.image(case) if case is not None else None
+        self._ink.take(case)
+        self.case, self._image = case, image
         self.remember(case=case)
-        self._show(preview=None, prediction=None)
+        mask = self._open.mask(case) if case is not None and self.accepted else None
+        self._show(preview=None, prediction=Prediction(case, None, mask) if case is not None and mask else None)
         self.case_changed.emit(case)
         self.actions_changed.emit()
 
@@ -205,19 +213,19 @@ class Desk:
     @property
     def accepted(self) -> bool:
         """Whether the image in hand has an accepted mask."""
-        return bool(self.project and self.case and self.project.mask(self.case) is not None)
+        return bool(self.project and self.case in self.project.accepted())
 
     # -- strokes ----------------------------------------------------------------------------------------------
 
     def annotation(self) -> np.ndarray:
         """Copy of the strokes of the case in hand, ``([Z,] Y, X)`` uint8: 0 unlabelled, 1 background, 2.. classes."""
         self._ready("annotate")
-        return self._strokes.labels.copy()
+        return self._ink.labels.copy()
 
     def sync_strokes(self, labels: np.ndarray, near: Region | None = None) -> Region | None:
         """Journal what differs between the annotation layer and what is on disk; see `Strokes.sync`."""
         self._ready("annotate")
-        region = self._strokes.sync(labels, near)
+        region = self._ink.sync(labels, near)
         if region is not None:
             self._painted()
         return region
@@ -225,7 +233,7 @@ class Desk:
     def strokes_changed_at(self, region: Region, values: np.ndarray) -> None:
         """Journal `values` painted at `region` of the case in hand, where the window knows what changed."""
         self._ready("annotate")
-        self._strokes.write(region, values)
+        self._ink.write(region, values)
         self._painted()
 
     def stroke_counts(self, case: str | None = None) -> dict[str, int]:
@@ -252,6 +260,12 @@ class Desk:
         if self.project is None:
             raise UnetSegError("No project is open.", hint="Open or create a project first.")
         return self.project
+
+    @property
+    def _ink(self) -> Strokes:
+        if self._strokes is None:
+            raise UnetSegError("No project is open.", hint="Open or create a project first.")
+        return self._strokes
 
     # -- setters ----------------------------------------------------------------------------------------------
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from napari_unetseg.registry import Registry
 
 if TYPE_CHECKING:
-    from napari_unetseg.workspace.workspace import Workspace
+    from napari_unetseg.workspace.desk import Desk
 
 __all__ = ["REASONS"]
 
-REASONS: Registry[Callable[[Workspace], str]] = Registry("action")
+REASONS: Registry[Callable[[Desk], str]] = Registry("action")
 
 _BUSY = {
     "training": "Training is running: stop it first, or wait.",
@@ -28,57 +28,57 @@ _NO_MASK = "There is no mask of this image yet: train, or press Predict."
 
 @REASONS.register("add_images")
 @REASONS.register("add")
-def _add(w: Workspace) -> str:
+def _add(w: Desk) -> str:
     return "" if w.project else _NO_PROJECT
 
 
 @REASONS.register("annotate")
-def _annotate(w: Workspace) -> str:
+def _annotate(w: Desk) -> str:
     return _add(w) or ("" if w.case else _no_case(w))
 
 
 @REASONS.register("train")
-def _train(w: Workspace) -> str:
+def _train(w: Desk) -> str:
     return _add(w) or _no_images(w) or _BUSY.get(w.stage, "") or missing_strokes(w.stroke_counts())
 
 
 @REASONS.register("stop")
-def _stop(w: Workspace) -> str:
+def _stop(w: Desk) -> str:
     if w.stage == "idle":
         return "Nothing is running."
     return "Stopping: the step at hand is being finished." if w.stopping else ""
 
 
 @REASONS.register("predict")
-def _predict(w: Workspace) -> str:
+def _predict(w: Desk) -> str:
     return _annotate(w) or _BUSY.get(w.stage, "") or _model(w)
 
 
 @REASONS.register("accept")
 @REASONS.register("correct")
-def _accept(w: Workspace) -> str:
+def _accept(w: Desk) -> str:
     return _annotate(w) or ("" if w.prediction else _NO_MASK)
 
 
 @REASONS.register("undo_accept")
-def _undo_accept(w: Workspace) -> str:
+def _undo_accept(w: Desk) -> str:
     return _annotate(w) or ("" if w.accepted else "The mask of this image was not accepted yet.")
 
 
 @REASONS.register("go_back")
-def _go_back(w: Workspace) -> str:
+def _go_back(w: Desk) -> str:
     if reason := _add(w) or _BUSY.get(w.stage, ""):
         return reason
     return "" if len(w.rounds) > 1 else "There is no earlier round to go back to."
 
 
 @REASONS.register("segment_folder")
-def _segment_folder(w: Workspace) -> str:
+def _segment_folder(w: Desk) -> str:
     return _add(w) or _BUSY.get(w.stage, "") or _model(w)
 
 
 @REASONS.register("next")
-def _next(w: Workspace) -> str:
+def _next(w: Desk) -> str:
     return _add(w) or _no_images(w) or ("" if len(w.cases) > 1 else "This is the only image of the project.")
 
 
@@ -104,13 +104,13 @@ def _both(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _no_images(w: Workspace) -> str:
+def _no_images(w: Desk) -> str:
     return "" if w.cases else _NO_IMAGES
 
 
-def _no_case(w: Workspace) -> str:
+def _no_case(w: Desk) -> str:
     return _no_images(w) or _NO_CASE
 
 
-def _model(w: Workspace) -> str:
+def _model(w: Desk) -> str:
     return "" if w.model else _NO_MODEL

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from napari_unetseg.project import Project
 from napari_unetseg.scores import Scores
 from napari_unetseg.workspace.state import Round
 
-__all__ = ["model_facts", "not_worse", "read_rounds"]
+__all__ = ["model_facts", "not_worse", "read_rounds", "round_number"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ def read_rounds(project: Project) -> tuple[Round, ...]:
         if facts:
             rounds.append(
                 Round(
-                    number=_number(folder, len(rounds) + 1),
+                    number=round_number(folder),
                     folder=folder,
                     net=facts.get("plan", {}).get("net", {}).get("name", "?"),
                     scores=Scores.from_dict(facts["scores"]) if facts.get("scores") else None,
@@ -59,11 +58,6 @@ def not_worse(new: Scores | None, old: Scores | None) -> bool:
     return not new.mean_dice < old.mean_dice
 
 
-def next_number(rounds: Sequence[Round]) -> int:
-    """Number of the round that comes next."""
-    return max((r.number for r in rounds), default=0) + 1
-
-
-def _number(folder: Path, otherwise: int) -> int:
-    tail = folder.name.rpartition("-")[2]
-    return int(tail) if tail.isdigit() else otherwise
+def round_number(folder: Path) -> int:
+    """Number in the name of a model folder, ``round-NNN``."""
+    return int(folder.name.rpartition("-")[2])

@@ -135,10 +135,13 @@ class Preview:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Mask of a whole case by a model, on the grid of its image; 0 background, 1.. classes."""
+    """Mask of a whole case, on the grid of its image; 0 background, 1.. classes.
+
+    `model` is the folder of the model it was made by; None for a mask that was accepted earlier.
+    """
 
     case: str
-    model: Path
+    model: Path | None
     mask: LabelVolume
 
 

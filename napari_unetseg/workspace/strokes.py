@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from napari_unetseg.errors import AnnotationError
@@ -31,19 +29,17 @@ class Strokes:
         self._counts: dict[str, np.ndarray] = {}
         self.case: str | None = None
         self.labels = np.zeros((0, 0), np.uint8)
-        self.unsaved: set[str] = set()
 
     def take(self, case: str | None) -> None:
         """Hold the annotation of another case."""
-        self.case = case
-        self.labels = np.zeros((0, 0), np.uint8) if case is None else self._read(case)
+        labels = np.zeros((0, 0), np.uint8) if case is None else self._project.annotation(case).data
+        self.case, self.labels = case, labels
         if case is not None:
-            self._counts[case] = _count(self.labels)
+            self._counts[case] = _count(labels)
 
     def forget(self, case: str) -> None:
         """A case was removed from the project."""
         self._counts.pop(case, None)
-        self.unsaved.discard(case)
 
     def sync(self, labels: np.ndarray, near: Region | None = None) -> Region | None:
         """Journal whatever differs between `labels` and what was last journalled.
@@ -75,38 +71,28 @@ class Strokes:
         return region
 
     def write(self, region: Region, values: np.ndarray) -> None:
-        """Journal `values` painted at `region` of the case in hand."""
+        """Journal `values` painted at `region` of the case in hand, and count them."""
         if self.case is None:
             raise AnnotationError("There is no image to paint on.", hint="Choose an image first.")
-        top, most = int(values.max(initial=0)), len(self._project.classes)
-        if top > most or int(values.min(initial=0)) < 0:
-            raise AnnotationError(
-                f"Label {top} belongs to no class.", hint=f"Paint with labels 1 to {most}, or add a class."
-            )
-        values = np.ascontiguousarray(values, dtype=np.uint8)
         self._project.journal(self.case, region, values)
+        values = values.astype(np.uint8)
         self._counts[self.case] = self._counts[self.case] - _count(self.labels[region]) + _count(values)
         self.labels[region] = values
-        self.unsaved.add(self.case)
 
     def snapshot(self) -> None:
         """Make a new revision of every case painted since its last one."""
-        for case in sorted(self.unsaved):
-            self._project.annotate(case, self.labels if case == self.case else self._read(case))
-        self.unsaved.clear()
+        for case in self._project.journalled():
+            self._project.annotate(case, self.labels if case == self.case else self._project.annotation(case))
 
     def counts(self, case: str | None = None) -> dict[str, int]:
         """Voxels painted of each class, in `case` or in the whole project."""
-        cases: Sequence[str] = [case] if case else self._project.annotated()
         total = np.zeros(256, np.int64)
-        for name in {*cases, *([self.case] if self.case and not case else [])}:
+        for name in [case] if case else self._project.cases:
             if name not in self._counts:
-                self._counts[name] = _count(self._read(name))
+                known = self._project.counts(name)
+                self._counts[name] = np.pad(np.asarray(known, np.int64), (0, 256 - len(known)))
             total += self._counts[name]
         return {name: int(total[label]) for label, name in enumerate(self._project.classes, start=1)}
-
-    def _read(self, case: str) -> np.ndarray:
-        return np.array(self._project.annotation(case).data, dtype=np.uint8)
 
 
 def _count(labels: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from napari_unetseg.plan import Plan
 from napari_unetseg.scores import Scores
 from napari_unetseg.volume import LabelVolume
 from napari_unetseg.workspace.desk import MINUTES, Desk
-from napari_unetseg.workspace.rounds import model_facts, next_number, not_worse, read_rounds
+from napari_unetseg.workspace.rounds import model_facts, not_worse, read_rounds, round_number
 from napari_unetseg.workspace.state import Curves, Jobs, Message, Prediction, Preview
 
 __all__ = ["Workspace"]
@@ -38,6 +38,7 @@ class Workspace(Desk):
     def __init__(self, jobs: Jobs) -> None:
         super().__init__()
         self._jobs = jobs
+        self._index: int | None = None
         self._running: dict[str, Any] = {}
 
     def close_project(self) -> None:
@@ -57,15 +58,16 @@ class Workspace(Desk):
     def change_plan(self, **sections: Mapping[str, Any]) -> Plan:
         """Replace some fields: ``change_plan(net={"name": "unet3d"}, training={"minutes": 5})``."""
         self.plan = self.plan.change(**sections)
-        self.remember(plan=json.loads(self.plan.to_json()))
+        self.remember(plan=json.loads(self.plan.to_json(complete=False)))
         self.plan_changed.emit(self.plan)
         return self.plan
 
     def ask_nets(self) -> None:
-        """Have the facts about the architectures computed for images like the one in hand; `nets_changed` brings them."""
-        channels = self._image.data.shape[0] if self._image else 1
-        outputs = max(1, len(self.classes)) if len(self.classes) > 2 else 1
-        args = {"dims": self.plan.net.dims, "in_channels": channels, "outputs": outputs}
+        """Have the facts about the architectures computed, for images like the one in hand; see `nets_changed`."""
+        image, classes = self._image, len(self.classes)
+        dims = self.plan.net.dims if image is None or self.plan.given("net", "dims") else image.ndim
+        channels = 1 if image is None else image.data.shape[0]
+        args = {"dims": dims, "in_channels": channels, "outputs": classes if classes > 2 else 1}
         self._jobs.submit("nets", args, self._on_nets)
 
     def _on_nets(self, event: Mapping[str, Any]) -> None:
@@ -80,46 +82,48 @@ class Workspace(Desk):
     def train(self) -> None:
         """Learn from all strokes within the plan's minutes, going on from the current model where it fits."""
         project = self._ready("train")
-        self._strokes.snapshot()
-        start = self._start_from()
+        self._ink.snapshot()
         self._score_unseen()
+        plan, start = self._going_on()
+        folder = project.new_model_folder()
         revisions = {case: project.revisions(case)[-1] for case in project.annotated() if project.revisions(case)}
         args = {
             "project": str(project.path),
-            "plan": json.loads(self.plan.to_json()),
+            "plan": json.loads(plan.to_json(complete=False)),
             "minutes": self.plan.training.minutes or MINUTES,
             "start": start and str(start),
             "previous": self.model and str(self.model),
-            "folder": str(project.new_model_folder()),
-            "view": {"case": self.case, "index": None},
+            "folder": str(folder),
+            "view": {"case": self.case, "index": self._index} if self.case else None,
         }
-        self.curves = Curves(next_number(self.rounds))
+        self.curves = Curves(round_number(folder))
         self.curves_changed.emit(self.curves)
         self._show(preview=None)
         project.log("train", round=self.curves.number, start=start and start.name, net=self.plan.net.name)
         self._submit("train", args, f"Round {self.curves.number}: preparing.", revisions=revisions)
 
-    def _start_from(self) -> Path | None:
-        if self.model is None:
-            return None
-        net = model_facts(self.model).get("plan", {}).get("net", {})
-        wanted = self.plan.net
-        outputs = len(self.classes) if len(self.classes) > 2 else 1
-        same = (net.get("name"), net.get("dims"), net.get("width"), net.get("outputs"))
-        return self.model if same == (wanted.name, wanted.dims, wanted.width, outputs) else None
+    def _going_on(self) -> tuple[Plan, Path | None]:
+        """Plan of the next round, and the model it goes on from: the current one while it is of the kind asked for."""
+        facts = model_facts(self.model) if self.model else {}
+        net = facts.get("plan", {}).get("net", {})
+        given = json.loads(self.plan.net.model_dump_json(exclude_unset=True))
+        other = any(net.get(key) != value for key, value in given.items())
+        if not net or other or len(facts.get("classes", ())) != len(self.classes):
+            return self.plan, None
+        return self.plan.change(net=net), self.model
 
     def _score_unseen(self) -> None:
         seen = self.recall("trained_on", {}).get(self.model.name) if self.model else None
         if seen is None:
             return
-        args = {"project": str(self.project.path), "model": str(self.model), "seen": seen}
+        args = {"project": str(self._open.path), "model": str(self.model), "seen": seen}
         self._jobs.submit("score_strokes", args, self._on_unseen)
 
     def _on_unseen(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "Done" and event["result"].get("scores") and self.project:
             scores = Scores.from_dict(event["result"]["scores"])
             self.corrections = (*self.corrections, scores)
-            self.project.log("corrections scored", **scores.to_dict())
+            self.remember(corrections=[one.to_dict() for one in self.corrections])
             self.corrections_changed.emit(self.corrections)
 
     def stop(self) -> None:
@@ -130,7 +134,8 @@ class Workspace(Desk):
         self.actions_changed.emit()
 
     def look(self, index: int | None) -> None:
-        """Say which slice of the case in hand is on screen, for the previews of a training."""
+        """Say which slice of the case in hand is on screen (None: the whole image); previews of a training follow."""
+        self._index = index
         if self.stage == "training" and self.case:
             self._jobs.look(View(self.case, index))
 
@@ -145,7 +150,8 @@ class Workspace(Desk):
     def accept(self) -> Path:
         """Write the mask of the image in hand, strokes overruling the net, in the format and geometry of its image."""
         project, shown = self._ready("accept"), self.prediction
-        mask = LabelVolume(overrule(shown.mask.data, self._strokes.labels), shown.mask.geometry)
+        assert shown is not None
+        mask = LabelVolume(overrule(shown.mask.data, self._ink.labels), shown.mask.geometry)
         path = project.accept(shown.case, mask)
         self.message.emit(Message(f"The mask of {shown.case} is saved as {path.name}."))
         self.actions_changed.emit()
@@ -153,7 +159,9 @@ class Workspace(Desk):
 
     def undo_accept(self) -> None:
         """Take back the acceptance of the mask of the image in hand."""
-        self._ready("undo_accept").undo_accept(self.case)
+        project, case = self._ready("undo_accept"), self.case
+        assert case is not None
+        project.undo_accept(case)
         self.actions_changed.emit()
 
     def correct(self) -> None:
@@ -273,24 +281,26 @@ class Workspace(Desk):
         old = Scores.from_dict(result["previous"]) if result.get("previous") else None
         self._open.log("trained", round=self.curves.number, model=folder.name, scores=result.get("scores"))
         self.remember(trained_on={**self.recall("trained_on", {}), folder.name: job["revisions"]})
-        if self.model is None or not_worse(new, old):
+        if self.model is None or new is None or not_worse(new, old):
             self._use(folder)
-            self.message.emit(
-                Message(f"Round {self.curves.number}: {new.sentence()}" if new else "The model is trained.")
-            )
+            self.message.emit(Message(f"Round {self.curves.number}: {new.sentence() if new else 'trained.'}"))
         else:
             self._refresh_rounds()
-            kept = next((r.number for r in self.rounds if r.current), "?")
-            self.message.emit(
-                Message(
-                    f"Round {self.curves.number} scored worse than round {kept} on the same held-out voxels "
-                    f"(Dice {new.mean_dice:.2f} after {old.mean_dice:.2f}), so round {kept} is kept.",
-                    f"Choose round {self.curves.number} in the list to use it all the same.",
-                    "warning",
-                )
-            )
+            self._explain_kept(new, old)
         if not self.why_not("predict"):
             self.predict_current()
+
+    def _explain_kept(self, new: Scores, old: Scores | None) -> None:
+        kept = next((r.number for r in self.rounds if r.current), "?")
+        before = f" after {old.mean_dice:.2f}" if old else ""
+        self.message.emit(
+            Message(
+                f"Round {self.curves.number} scored worse than round {kept} on the same held-out voxels "
+                f"(Dice {new.mean_dice:.2f}{before}), so round {kept} is kept.",
+                f"Choose round {self.curves.number} in the list to use it all the same.",
+                "warning",
+            )
+        )
 
     def _predicted(self, job: dict[str, Any], result: Mapping[str, Any]) -> None:
         case = job["args"]["case"]
@@ -301,7 +311,9 @@ class Workspace(Desk):
 
     def _segmented(self, job: dict[str, Any], result: Mapping[str, Any]) -> None:
         failed = sum(row["status"] == "failed" for row in self.folder_rows)
-        text = f"{len(self.folder_rows) - failed} files are segmented into {Path(job['args']['out']).name}"
+        done = len(self.folder_rows) - failed
+        files = "1 file is" if done == 1 else f"{done} files are"
+        text = f"{files} segmented into {Path(job['args']['out']).name}"
         text += f", {failed} failed." if failed else "."
         self.message.emit(
             Message(text, "The table has the details." if failed else "", "warning" if failed else "info")
