@@ -229,7 +229,9 @@ def _guarded(path: AnyPath, decode: Callable[[Format, Path], V]) -> V:
         ) from error
     except Exception as error:  # damaged bytes make a decoder raise anything
         logger.debug("%s", path, exc_info=True)
-        raise ReadError(f"{path.name} could not be read: {_first_line(error)}", hint=again) from error
+        raise ReadError(
+            f"{path.name} is damaged, or of a kind that is not supported: {_first_line(error)}", hint=again
+        ) from error
 
 
 def _readable(path: Path) -> Format:

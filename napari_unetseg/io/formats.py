@@ -5,10 +5,12 @@ A new format is one file that registers a `Format`, and its import line in `napa
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from napari_unetseg.errors import ReadError, WriteError
 from napari_unetseg.registry import Registry
 from napari_unetseg.volume import LabelVolume, Volume
 
-__all__ = ["FORMATS", "Format", "check_size", "compact", "labels_from", "native", "size_text"]
+__all__ = ["FORMATS", "Format", "check_size", "compact", "hushed", "labels_from", "native", "size_text"]
 
 # deflate cannot squeeze more than this many bytes into one: a file that promises more is damaged, or a trap
 DEFLATED = 1040
@@ -142,6 +144,21 @@ def check_size(path: Path, shape: Sequence[int], bits: int, most: int = DEFLATED
             f"{path.name} needs {size_text(wanted)} of memory, this machine has {size_text(memory)}.",
             hint="Crop the image, save it in parts, or use a machine with more memory.",
         )
+
+
+@contextlib.contextmanager
+def hushed(name: str) -> Iterator[None]:
+    """Keep a library's log quiet while it meets damage, about which our own errors say it in one sentence."""
+    log = logging.getLogger(name)
+
+    def drop(record: logging.LogRecord) -> bool:
+        return record.levelno < logging.WARNING
+
+    log.addFilter(drop)
+    try:
+        yield
+    finally:
+        log.removeFilter(drop)
 
 
 def size_text(count: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from napari_unetseg.errors import ReadError, WriteError
-from napari_unetseg.io.formats import DEFLATED, FORMATS, Format, check_size, compact, labels_from, native
+from napari_unetseg.io.formats import DEFLATED, FORMATS, Format, check_size, compact, hushed, labels_from, native
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def _read_header(path: Path) -> Any:
     kind = _header_class(block)
     if kind is None:
         raise ReadError(f"{path.name} is not a NIfTI file.", hint="Check what it is, or export it as NIfTI again.")
-    with Opener(str(path)) as file:
+    with Opener(str(path)) as file, hushed("nibabel.global"):
         return kind.from_fileobj(file)
 
 

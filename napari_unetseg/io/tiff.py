@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_unetseg.errors import ReadError
-from napari_unetseg.io.formats import FORMATS, Format, check_size, compact, labels_from, native
+from napari_unetseg.io.formats import FORMATS, Format, check_size, compact, hushed, labels_from, native
 from napari_unetseg.io.tiff_size import UNITS, voxel_size
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
 
@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 # TIFF has no word for an affine: ours travels as one more key of the ImageJ or OME metadata
 _KEY = "unetseg_geometry"
 
-# description, resolution, palette and ImageJ's own: without them the pixels would be misread
-_TELLING = {270, 282, 283, 320, 50838, 50839}
+# bits, description, where the pixels are, resolution, palette, ImageJ's own: without them an image would be misread
+_TELLING = {258, 270, 273, 279, 282, 283, 320, 324, 325, 50838, 50839}
 
 
 class Tiff(Format):
@@ -83,7 +83,7 @@ def _read(path: Path, colours: bool) -> Volume:
         file = tifffile.TiffFile(path, _multifile=False)
     except tifffile.TiffFileError as error:
         raise ReadError(f"{path.name} is not a TIFF file.", hint="Check what it is, or export it again.") from error
-    with file as tif:
+    with file as tif, hushed("tifffile"):
         if not tif.pages or not tif.series:
             raise ReadError(f"{path.name} holds no image.", hint="Copy or export it again.")
         series = tif.series[0]
@@ -112,14 +112,16 @@ def _check_whole(tif: Any, series: Any, path: Path) -> None:
                 f"{path.name} is one file of several, and some of its planes lie in the others.",
                 hint="Export the image as a single file.",
             )
-        if any(o + n > end for o, n in zip(page.dataoffsets, page.databytecounts, strict=False)):
+        starts, counts = page.dataoffsets, page.databytecounts
+        if not starts or len(starts) != len(counts) or any(o + n > end for o, n in zip(starts, counts, strict=True)):
             raise short
-        sparse = not all(page.databytecounts)
-        if first.compression == 1 and not sparse and 8 * sum(page.databytecounts) < first.size * first.bitspersample:
+        if first.compression == 1 and all(counts) and 8 * sum(counts) < first.size * first.bitspersample:
             raise short
     if series.dataoffset is not None and series.dataoffset + series.nbytes > end:
         raise short
-    if _lost_tags(tif, first) & _TELLING:
+    # a page whose shape is lost makes a series of its own
+    pages = [first] if len(tif.series) == 1 else [page for page in tif.pages if hasattr(page, "tags")]
+    if any(_lost_tags(tif, page) & _TELLING for page in pages):
         raise short
     # the chain of pages ends with a zero; anything else leads beyond the end of the file
     tif.filehandle.seek(tif.pages.next_page_offset)
