@@ -1,0 +1,219 @@
+"""Step 3, annotate: the brush is in the hand; choose a class and paint a few strokes of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtWidgets import QCheckBox, QGridLayout, QPushButton, QSlider, QWidget
+
+from napari_unetseg.widgets.context import Context
+from napari_unetseg.widgets.keys import HELP
+from napari_unetseg.widgets.parts import Action, Panel, label, row, set_role, swatch
+from napari_unetseg.widgets.theme import icon
+
+__all__ = ["AnnotatePanel"]
+
+_TOOLS = (
+    ("paint", "paint", "Brush (key P)"),
+    ("erase", "erase", "Eraser: back to unlabelled (key E)"),
+    ("fill", "fill", "Fill a closed region with the class (key F)"),
+    ("polygon", "polygon", "Polygon: click its corners, double-click to close it (key G)"),
+    ("pan_zoom", "pan_arrows", "Move and zoom the picture (key Z, or hold Space)"),
+)
+
+
+class AnnotatePanel(Panel):
+    """Classes to paint with, tools, brush size, and the way through the images."""
+
+    title = "Annotate"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self.context = context
+        self.classes: list[QPushButton] = []
+        self.tools: dict[str, QPushButton] = {}
+        self._hint = label(
+            "Paint a few short strokes of every class, background too. What you leave unpainted is not learned from.",
+            "muted",
+        )
+        self._grid = QGridLayout()
+        self._grid.setSpacing(5)
+        self.start = Action("Brush in hand", "Make the annotation layer active and take the brush", role="")
+        self.start.clicked.connect(lambda: context.do(context.bridge.annotate))
+        self.add(self._hint, self._grid, self._make_tools(), self._make_brush(), self._make_shown(), self._make_walk())
+        self.add(self.start, _key_help())
+        workspace, bridge = context.workspace, context.bridge
+        workspace.classes_changed.connect(self._fill)
+        workspace.actions_changed.connect(self.refresh)
+        context.look_changed.connect(lambda _: self._draw_icons())
+        bridge.class_changed.connect(self._on_class)
+        bridge.tool_changed.connect(self._on_tool)
+        bridge.brush_changed.connect(self._on_brush)
+        bridge.layers_changed.connect(self.refresh)
+        self._draw_icons()
+        self._fill()
+
+    def summary(self) -> tuple[str, str]:
+        """State of this step, for its header."""
+        workspace = self.context.workspace
+        if workspace.project is None or not workspace.cases:
+            return "", ""
+        missing = [name for name, count in workspace.stroke_counts().items() if not count]
+        if not missing:
+            painted = len(workspace.project.annotated())
+            return f"strokes in {painted} image{'s' * (painted != 1)}", "done"
+        return f"no strokes of {', '.join(missing)}", "next"
+
+    # -- parts ------------------------------------------------------------------------------------------------
+
+    def _make_tools(self) -> QWidget:
+        for tool, _, tooltip in _TOOLS:
+            button = QPushButton()
+            set_role(button, "tool")
+            button.setCheckable(True)
+            button.setToolTip(tooltip)
+            button.setAccessibleName(tooltip)
+            button.setIconSize(QSize(18, 18))
+            button.clicked.connect(lambda _=False, tool=tool: self.context.do(self.context.bridge.select_tool, tool))
+            self.tools[tool] = button
+        self.undo = _tool("Undo the last stroke (Ctrl-Z)")
+        self.redo = _tool("Redo (Ctrl-Shift-Z)")
+        self.undo.clicked.connect(lambda: self.context.do(self.context.bridge.undo))
+        self.redo.clicked.connect(lambda: self.context.do(self.context.bridge.redo))
+        line = row(*self.tools.values(), spacing=4)
+        line.addStretch(1)
+        line.addWidget(self.undo)
+        line.addWidget(self.redo)
+        box = QWidget()
+        box.setLayout(line)
+        return box
+
+    def _make_brush(self) -> QWidget:
+        self.brush = QSlider(Qt.Orientation.Horizontal)
+        self.brush.setRange(1, 60)
+        self.brush.setToolTip("Diameter of the brush, in pixels of the image (keys [ and ])")
+        self.brush.valueChanged.connect(self._on_slider)
+        self._brush_text = label("", "muted", wrap=False)
+        self._brush_text.setMinimumWidth(42)
+        box = QWidget()
+        box.setLayout(row(label("Brush", wrap=False), self.brush, self._brush_text, stretch=(0, 1, 0)))
+        return box
+
+    def _make_shown(self) -> QWidget:
+        self.mask_shown = QCheckBox("Show mask")
+        self.mask_shown.setToolTip("Show the mask under the strokes (key T)")
+        self.mask_shown.setChecked(True)
+        self.mask_shown.clicked.connect(lambda: self.context.bridge.toggle_mask())
+        self.outline = QCheckBox("As outline")
+        self.outline.setToolTip("Show only the border of the mask, to see the image under it")
+        self.outline.toggled.connect(lambda on: self.context.bridge.set_mask_contour(on))
+        line = row(self.mask_shown, self.outline)
+        line.addStretch(1)
+        box = QWidget()
+        box.setLayout(line)
+        return box
+
+    def _make_walk(self) -> QWidget:
+        step = self.context.bridge.step_wanted.emit
+        self.previous = Action("‹ Previous image", "The image before (Shift-N)", silent=True)
+        self.next = Action("Next image ›", "The next image (key N)", silent=True)
+        self.previous.clicked.connect(lambda: step(-1))
+        self.next.clicked.connect(lambda: step(1))
+        box = QWidget()
+        box.setLayout(row(self.previous, self.next, stretch=(1, 1)))
+        return box
+
+    # -- shown ------------------------------------------------------------------------------------------------
+
+    def _draw_icons(self) -> None:
+        colour = self.context.look.icon
+        for tool, name, _ in _TOOLS:
+            self.tools[tool].setIcon(icon(name, colour))
+        self.undo.setIcon(icon("left_arrow", colour))
+        self.redo.setIcon(icon("right_arrow", colour))
+
+    def _fill(self, classes: Any = None) -> None:
+        classes = self.context.workspace.classes
+        if len(classes) != len(self.classes):
+            for button in self.classes:
+                self._grid.removeWidget(button)
+                button.deleteLater()
+            self.classes = []
+            for index, one in enumerate(classes):
+                button = QPushButton()
+                set_role(button, "class")
+                button.setCheckable(True)
+                button.clicked.connect(
+                    lambda _=False, label=one.label: self.context.do(self.context.bridge.select_class, label)
+                )
+                self._grid.addWidget(button, index // 2, index % 2)
+                self.classes.append(button)
+        for button, one in zip(self.classes, classes, strict=True):
+            button.setIcon(swatch(one.colour))
+        self.refresh()
+
+    def _on_class(self, label_value: int) -> None:
+        for button, one in zip(self.classes, self.context.workspace.classes, strict=False):
+            button.setChecked(one.label == label_value)
+
+    def _on_tool(self, tool: str) -> None:
+        for name, button in self.tools.items():
+            button.setChecked(name == tool)
+
+    def _on_brush(self, size: int) -> None:
+        self.brush.blockSignals(True)
+        self.brush.setValue(size)
+        self.brush.blockSignals(False)
+        self._brush_text.setText(f"{size} px")
+
+    def _on_slider(self, size: int) -> None:
+        self.context.bridge.set_brush(size)
+        self._brush_text.setText(f"{size} px")
+
+    def refresh(self) -> None:
+        """Bring counts and buttons up to date."""
+        workspace, bridge = self.context.workspace, self.context.bridge
+        reason = workspace.why_not("annotate")
+        counts = workspace.stroke_counts()
+        for index, (button, one) in enumerate(zip(self.classes, workspace.classes, strict=False), start=1):
+            count = counts.get(one.name, 0)
+            key = f"   [{index}]" if index < 10 else ""
+            button.setText(f"{one.name}{key}")
+            button.setToolTip(reason or f"Paint {one.name}: {count:,} voxels painted in the project")
+            button.setEnabled(not reason)
+        layer = bridge.annotation
+        for button in (*self.tools.values(), self.undo, self.redo, self.brush):
+            button.setEnabled(not reason)
+        self.mask_shown.setChecked(bridge.mask is not None and bridge.mask.visible)
+        self.previous.set_why(workspace.why_not("next"))
+        self.next.set_why(workspace.why_not("next"))
+        self.start.set_why(reason)
+        active = self.context.viewer.layers.selection.active
+        in_hand = layer is not None and active is layer and str(layer.mode) != "pan_zoom"
+        self.start.setVisible(bool(reason) or not in_hand)
+        if layer is not None:
+            self._on_class(int(layer.selected_label))
+            self._on_tool(str(layer.mode) if active is layer else "")
+
+
+def _tool(tooltip: str) -> QPushButton:
+    button = QPushButton()
+    set_role(button, "tool")
+    button.setToolTip(tooltip)
+    button.setAccessibleName(tooltip)
+    button.setIconSize(QSize(16, 16))
+    return button
+
+
+def _key_help() -> QWidget:
+    box = QWidget()
+    grid = QGridLayout(box)
+    grid.setContentsMargins(0, 2, 0, 0)
+    grid.setHorizontalSpacing(10)
+    grid.setVerticalSpacing(1)
+    for index, (key, words) in enumerate(HELP):
+        grid.addWidget(label(key, "title", wrap=False), index, 0)
+        grid.addWidget(label(words, "muted", wrap=False), index, 1)
+    grid.setColumnStretch(1, 1)
+    return box

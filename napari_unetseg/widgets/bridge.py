@@ -1,0 +1,419 @@
+"""The bridge between napari's layers and the workspace: shows the case in hand, and journals what is painted.
+
+The layers of the workbench carry their role in ``layer.metadata["unetseg"]``; users may rename, reorder, hide and
+delete them. The mask layer is written in place and refreshed, so that nothing flickers and the brush stays in the hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from napari.layers import Labels, Layer
+from napari.viewer import Viewer
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_unetseg.errors import UnetSegError
+from napari_unetseg.widgets.keys import bind_keys
+from napari_unetseg.widgets.layers import ROLE, image_layers, label_colours, placement, role_of
+from napari_unetseg.workspace import Prediction, Preview, Workspace
+
+__all__ = ["Bridge"]
+
+logger = logging.getLogger(__name__)
+
+TOOLS = ("paint", "erase", "fill", "polygon", "pan_zoom")
+SETTLE_MS = 300  # undo and scripts tell nothing but "the data was set": look once they have settled
+
+
+class Bridge(QObject):
+    """Keeps the layers of one viewer and one workspace in step.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Where the layers are.
+    workspace : Workspace
+        The state they show.
+    on_error : callable
+        Takes the `UnetSegError` of a stroke that could not be kept.
+    """
+
+    tool_changed = Signal(str)
+    class_changed = Signal(int)
+    brush_changed = Signal(int)
+    layers_changed = Signal()
+    step_wanted = Signal(int)
+
+    def __init__(self, viewer: Viewer, workspace: Workspace, on_error: Callable[[UnetSegError], None]) -> None:
+        super().__init__()
+        self.viewer, self.workspace = viewer, workspace
+        self._on_error = on_error
+        self._own: dict[str, list[Layer]] = {}
+        self._removing = False
+        self._brush_in_hand = False
+        self._near: tuple[slice, ...] | None = None
+        self._everywhere = False
+        self._place: tuple[float, ...] = ()
+        self._soon = _timer(self, 0, self._sync_near)
+        self._settled = _timer(self, SETTLE_MS, self.flush)
+        self._moved = _timer(self, 100, self.tell_view)
+        workspace.case_changed.connect(self.show_case)
+        workspace.classes_changed.connect(self._recolour)
+        workspace.preview_changed.connect(self._show_preview)
+        workspace.prediction_changed.connect(self._show_prediction)
+        viewer.dims.events.current_step.connect(self._on_dims)
+        viewer.layers.events.removed.connect(self._on_removed)
+
+    # -- layers of the case in hand ---------------------------------------------------------------------------
+
+    @property
+    def annotation(self) -> Labels | None:
+        """The layer that is painted on."""
+        return self._find("annotation")
+
+    @property
+    def mask(self) -> Labels | None:
+        """The layer that shows the mask."""
+        return self._find("mask")
+
+    def _find(self, role: str) -> Any:
+        return next((layer for layer in self._own.get(role, ()) if layer in self.viewer.layers), None)
+
+    def show_case(self, case: str | None) -> None:
+        """Replace the layers of the case before by those of `case`."""
+        self._remove_own()
+        volume = self.workspace.image()
+        if case is None or volume is None:
+            self.layers_changed.emit()
+            return
+        self._place = ()
+        for data, options in image_layers(volume, case, self._metadata("image", case)):
+            self._keep("image", self.viewer.add_image(data, **options))
+        self._add_mask(case)
+        self._add_annotation(case)
+        self._restore_view()
+        if self.workspace.prediction is not None:
+            self._show_prediction(self.workspace.prediction)
+        if self._brush_in_hand:
+            self.annotate()
+        self.layers_changed.emit()
+
+    def annotate(self, tool: str = "paint") -> None:
+        """Put the brush in the hand, on the annotation layer of the case; make that layer again if it was deleted."""
+        self._brush_in_hand = True
+        if self.workspace.case is None:
+            return
+        if self.mask is None:
+            self._add_mask(self.workspace.case)
+            self._show_prediction(self.workspace.prediction)
+        layer = self.annotation or self._add_annotation(self.workspace.case)
+        layer.visible = True
+        self.viewer.layers.selection.active = layer
+        layer.mode = tool
+
+    def select_class(self, label: int) -> None:
+        """Paint with the class of `label` from now on."""
+        layer = self.annotation
+        if layer is None or not 1 <= label <= len(self.workspace.classes):
+            return
+        layer.selected_label = label
+        keep = layer.mode if layer.mode in ("paint", "fill", "polygon") else "paint"
+        self.annotate(str(keep))
+
+    def select_tool(self, tool: str) -> None:
+        """Take another tool, one of `TOOLS`."""
+        self.annotate(tool)
+
+    def set_brush(self, size: int) -> None:
+        """Diameter of the brush, in voxels."""
+        if self.annotation is not None and self.annotation.brush_size != size:
+            self.annotation.brush_size = size
+
+    def toggle_mask(self) -> None:
+        """Show or hide the mask."""
+        if self.mask is not None:
+            self.mask.visible = not self.mask.visible
+            self.layers_changed.emit()
+
+    def set_mask_contour(self, contour: bool) -> None:
+        """Show the mask as outlines instead of areas."""
+        if self.mask is not None:
+            self.mask.contour = 1 if contour else 0
+
+    def undo(self) -> None:
+        """Take the last stroke back."""
+        if self.annotation is not None:
+            self.annotation.undo()
+
+    def redo(self) -> None:
+        """Paint the stroke again that was taken back."""
+        if self.annotation is not None:
+            self.annotation.redo()
+
+    def slice_index(self) -> int | None:
+        """Slice along Z that is on screen; None for a plane."""
+        volume = self.workspace.image()
+        layer = self.annotation or self.mask
+        if volume is None or volume.ndim < 3 or layer is None:
+            return None
+        index = round(layer.world_to_data(self.viewer.dims.point[-3:])[0])
+        return int(np.clip(index, 0, volume.shape[0] - 1))
+
+    # -- painted: into the journal ----------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Journal whatever the annotation layer has and the journal has not."""
+        self._everywhere = False
+        self._near = None
+        self._sync(None)
+        self._settled.stop()
+        self._soon.stop()
+
+    def _sync_near(self) -> None:
+        near, self._near = self._near, None
+        if self._everywhere or near is None:
+            self.flush()
+        else:
+            self._sync(near)
+
+    def _sync(self, near: tuple[slice, ...] | None) -> None:
+        layer = self.annotation
+        if layer is not None and self.workspace.case is not None and role_of(layer).get("case") == self.workspace.case:
+            self._sync_layer(layer, near)
+
+    def _sync_layer(self, layer: Labels, near: tuple[slice, ...] | None) -> None:
+        try:
+            self.workspace.sync_strokes(np.asarray(layer.data), near)
+        except UnetSegError as error:
+            self._on_error(error)
+
+    def _on_labels_update(self, event: Any) -> None:
+        layer = self.annotation
+        if layer is None:
+            return
+        shown = [axis - (self.viewer.dims.ndim - layer.ndim) for axis in self.viewer.dims.displayed]
+        if layer.n_edit_dimensions > len(shown) or len(shown) != len(event.offset) or min(shown) < 0:
+            self._everywhere = True
+            return
+        region = [slice(None)] * layer.ndim
+        for axis, start, size in zip(shown, event.offset, event.data.shape, strict=False):
+            region[axis] = slice(int(start), int(start) + int(size))
+        if layer.ndim == 3 and len(shown) == 2:
+            (hidden,) = set(range(3)) - set(shown)
+            index = round(layer.world_to_data(self.viewer.dims.point[-3:])[hidden])
+            region[hidden] = slice(max(0, index), index + 1)
+        self._near = tuple(region) if self._near is None else _union(self._near, tuple(region))
+
+    def _on_paint(self, event: Any = None) -> None:
+        # napari tells of a fill before it writes it: look when the call is over
+        self._soon.start()
+
+    def _on_set_data(self, event: Any = None) -> None:
+        place = tuple(self.viewer.dims.point)
+        if place == self._place:  # not a mere change of slice: undo, redo, or a script
+            self._settled.start()
+        self._place = place
+
+    def _on_selected_label(self, event: Any = None) -> None:
+        layer, most = self.annotation, len(self.workspace.classes)
+        if layer is None:
+            return
+        if layer.selected_label > most:  # napari's own key M goes beyond the classes
+            layer.selected_label = most
+        self.class_changed.emit(int(layer.selected_label))
+
+    def _on_mode(self, event: Any = None) -> None:
+        if self.annotation is not None:
+            self.tool_changed.emit(str(self.annotation.mode))
+
+    def _on_brush(self, event: Any = None) -> None:
+        if self.annotation is not None:
+            self.brush_changed.emit(int(self.annotation.brush_size))
+
+    # -- shown: from the workspace ----------------------------------------------------------------------------
+
+    def _show_preview(self, preview: Preview | None) -> None:
+        layer = self.mask
+        if layer is None or preview is None or preview.case != role_of(layer).get("case"):
+            return
+        part = layer.data if preview.index is None else layer.data[preview.index]
+        if part.shape == preview.mask.shape:
+            part[...] = preview.mask
+            layer.refresh()
+
+    def _show_prediction(self, prediction: Prediction | None) -> None:
+        layer = self.mask
+        if layer is None or (prediction and prediction.case != role_of(layer).get("case")):
+            return
+        if prediction is not None:
+            layer.data[...] = prediction.mask.data
+        elif self.workspace.stage != "training":
+            accepted = self._accepted(role_of(layer)["case"])
+            layer.data[...] = 0 if accepted is None else accepted
+        layer.refresh()
+
+    def _accepted(self, case: str) -> np.ndarray | None:
+        project = self.workspace.project
+        mask = project.mask(case) if project is not None else None
+        return None if mask is None or mask.data.shape != self.mask.data.shape else mask.data
+
+    def _recolour(self, classes: Any = None) -> None:
+        classes = self.workspace.classes
+        if self.annotation is not None:
+            self.annotation.colormap = label_colours(classes, mask=False)
+        if self.mask is not None:
+            self.mask.colormap = label_colours(classes, mask=True)
+
+    # -- making and removing layers ---------------------------------------------------------------------------
+
+    def _metadata(self, role: str, case: str) -> dict[str, Any]:
+        return {ROLE: {"role": role, "case": case}}
+
+    def _keep(self, role: str, layer: Any) -> Any:
+        self._own.setdefault(role, []).append(layer)
+        return layer
+
+    def _add_mask(self, case: str) -> Labels:
+        volume = self.workspace.image()
+        layer = Labels(
+            np.zeros(volume.shape, np.uint8),
+            name=f"{case} · mask",
+            opacity=0.4,
+            metadata=self._metadata("mask", case),
+            colormap=label_colours(self.workspace.classes, mask=True),
+            **placement(volume.geometry),
+        )
+        layer.editable = False
+        active = self.viewer.layers.selection.active
+        self._keep("mask", self.viewer.add_layer(layer))
+        if active in self.viewer.layers:
+            self.viewer.layers.selection.active = active
+        return layer
+
+    def _add_annotation(self, case: str) -> Labels:
+        volume = self.workspace.image()
+        layer = Labels(
+            self.workspace.annotation(),
+            name=f"{case} · strokes",
+            opacity=0.85,
+            metadata=self._metadata("annotation", case),
+            colormap=label_colours(self.workspace.classes, mask=False),
+            **placement(volume.geometry),
+        )
+        layer.locked = True
+        layer.brush_size = int(self.workspace.recall("brush", 0)) or _brush_for(volume.shape)
+        layer.selected_label = min(2, len(self.workspace.classes))
+        self._place = tuple(self.viewer.dims.point)
+        self._keep("annotation", self.viewer.add_layer(layer))
+        layer.events.labels_update.connect(self._on_labels_update)
+        layer.events.paint.connect(self._on_paint)
+        layer.events.data.connect(self._on_paint)
+        layer.events.set_data.connect(self._on_set_data)
+        layer.events.selected_label.connect(self._on_selected_label)
+        layer.events.mode.connect(self._on_mode)
+        layer.events.brush_size.connect(self._on_brush)
+        bind_keys(layer, self)
+        self._on_selected_label()
+        self._on_brush()
+        return layer
+
+    def _remove_own(self) -> None:
+        self._soon.stop()
+        self._settled.stop()
+        self._near = None
+        own, self._own = self._own, {}
+        self._removing = True
+        try:
+            for layer in [layer for layers in own.values() for layer in layers]:
+                if layer in self.viewer.layers:
+                    layer.locked = False
+                    self.viewer.layers.remove(layer)
+        finally:
+            self._removing = False
+
+    def _on_removed(self, event: Any) -> None:
+        layer = event.value
+        if self._removing or not any(layer in layers for layers in self._own.values()):
+            return
+        mine = role_of(layer)
+        if mine.get("role") == "annotation" and mine.get("case") == self.workspace.case:
+            self._sync_layer(layer, None)  # what it held is kept; the layer comes back with the brush
+        for layers in self._own.values():
+            if layer in layers:
+                layers.remove(layer)
+        self._soon.stop()
+        self.layers_changed.emit()
+
+    # -- where the user looks ---------------------------------------------------------------------------------
+
+    def _on_dims(self, event: Any = None) -> None:
+        self._moved.start()
+
+    def tell_view(self) -> None:
+        """Say which slice is on screen, for the previews."""
+        if self.workspace.case is not None:
+            self.workspace.look(self.slice_index())
+
+    def _restore_view(self) -> None:
+        self.viewer.fit_to_view(layers=[layer for layers in self._own.values() for layer in layers])
+        volume = self.workspace.image()
+        kept = self.workspace.recall("views", {}).get(self.workspace.case, {})
+        if volume is not None and volume.ndim == 3:
+            index = int(kept.get("index", volume.shape[0] // 2))
+            world = self.mask.data_to_world((min(index, volume.shape[0] - 1), 0, 0))[0]
+            self.viewer.dims.set_point(self.viewer.dims.ndim - 3, world)
+        if "zoom" in kept and "centre" in kept:
+            self.viewer.scene.camera.center = tuple(kept["centre"])
+            self.viewer.scene.camera.zoom = kept["zoom"]
+
+    def remember_view(self) -> None:
+        """Keep slice, zoom and brush with the project."""
+        if self.workspace.case is None or self.workspace.project is None:
+            return
+        camera = self.viewer.scene.camera
+        view = {
+            "index": self.slice_index() or 0,
+            "zoom": float(camera.zoom),
+            "centre": [float(c) for c in camera.center],
+        }
+        views = {**self.workspace.recall("views", {}), self.workspace.case: view}
+        brush = int(self.annotation.brush_size) if self.annotation is not None else 0
+        self.workspace.remember(views=views, brush=brush)
+
+    def close(self) -> None:
+        """Journal the last stroke and let go of viewer and workspace."""
+        self._sync(None)
+        with contextlib.suppress(RuntimeError):  # Qt may have taken the timers with it already
+            for timer in (self._soon, self._settled, self._moved):
+                timer.stop()
+        self.viewer.dims.events.current_step.disconnect(self._on_dims)
+        self.viewer.layers.events.removed.disconnect(self._on_removed)
+        self.workspace.case_changed.disconnect(self.show_case, missing_ok=True)
+        self.workspace.classes_changed.disconnect(self._recolour, missing_ok=True)
+        self.workspace.preview_changed.disconnect(self._show_preview, missing_ok=True)
+        self.workspace.prediction_changed.disconnect(self._show_prediction, missing_ok=True)
+
+
+def _timer(owner: QObject, interval: int, slot: Callable[[], None]) -> QTimer:
+    timer = QTimer(owner)
+    timer.setSingleShot(True)
+    timer.setInterval(interval)
+    timer.timeout.connect(slot)
+    return timer
+
+
+def _brush_for(shape: tuple[int, ...]) -> int:
+    """A brush about a fortieth of the picture wide: a stroke one sees, that does not paint over borders."""
+    return int(np.clip(round(min(shape[-2:]) / 40), 2, 30))
+
+
+def _union(a: tuple[slice, ...], b: tuple[slice, ...]) -> tuple[slice, ...]:
+    whole = slice(None)
+    return tuple(
+        whole if whole in (x, y) else slice(min(x.start, y.start), max(x.stop, y.stop))
+        for x, y in zip(a, b, strict=True)
+    )

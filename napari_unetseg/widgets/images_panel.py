@@ -1,0 +1,253 @@
+"""Step 1, project and images: open or make a project, add images, choose one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from napari.layers import Image
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QHeaderView, QMenu, QTreeWidget, QTreeWidgetItem, QWidget
+
+from napari_unetseg.io import is_image
+from napari_unetseg.widgets import files
+from napari_unetseg.widgets.context import Context
+from napari_unetseg.widgets.layers import role_of, volume_of
+from napari_unetseg.widgets.parts import Action, Panel, label, row
+
+__all__ = ["ImagesPanel"]
+
+CLASSES = ("background", "object")
+
+
+class ImagesPanel(Panel):
+    """Project and images."""
+
+    title = "Project and images"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self.context = context
+        workspace = context.workspace
+        self.project_name = label("", "title")
+        self.project_path = label("", "muted")
+        self.new = Action("New project…", "Make a folder that will keep images, strokes, models and masks together")
+        self.open = Action("Open project…", "Go on where you left a project (a folder that ends in .unetseg)")
+        self.sample = Action("Sample project", "Try everything on images that come with the plugin")
+        self.new.clicked.connect(self.ask_new)
+        self.open.clicked.connect(self.ask_open)
+        self.sample.clicked.connect(self.choose_sample)
+        self.list = self._make_list()
+        self.add_files = Action(
+            "Add files…", "TIFF, NIfTI, PNG or JPEG, 2D or 3D; or drop files onto this panel. They stay where they are."
+        )
+        self.add_layers = Action(
+            "Add open layers", "Take the images that are open in napari into the project", silent=True
+        )
+        self.remove = Action("Remove", "Take the chosen image out of the project; its file is not touched", silent=True)
+        self.add_files.clicked.connect(self.ask_files)
+        self.add_layers.clicked.connect(lambda: context.do(self.take_open_layers))
+        self.remove.clicked.connect(lambda: context.do(workspace.remove_case, workspace.case))
+        self._projects = QWidget()
+        self._projects.setLayout(row(self.new, self.open, self.sample, stretch=(1, 1, 1)))
+        self._files = QWidget()
+        self._files.setLayout(row(self.add_files, self.add_layers, self.remove, stretch=(1, 1, 0)))
+        self.add(self.project_name, self.project_path, self._projects, self.list, self._files)
+        workspace.project_changed.connect(self._on_project)
+        workspace.cases_changed.connect(self._fill)
+        workspace.case_changed.connect(self._mark)
+        workspace.actions_changed.connect(self.refresh)
+        context.viewer.layers.events.inserted.connect(self._on_layers)
+        context.viewer.layers.events.removed.connect(self._on_layers)
+        self._on_project()
+
+    def summary(self) -> tuple[str, str]:
+        """State of this step, for its header."""
+        workspace = self.context.workspace
+        if workspace.project is None:
+            return "no project open", "next"
+        count = len(workspace.cases)
+        return (f"{count} image{'s' * (count != 1)}", "done") if count else ("no images yet", "next")
+
+    # -- project ----------------------------------------------------------------------------------------------
+
+    def ask_new(self) -> None:
+        """Ask where the new project goes."""
+        files.ask_new(self, "New project", "my project.unetseg", self.create_project)
+
+    def create_project(self, path: str) -> None:
+        """Make a project with two classes to be renamed in the next step."""
+        self.context.do(self.context.workspace.create_project, path, CLASSES)
+
+    def ask_open(self) -> None:
+        """Ask which project to open."""
+        files.ask_folder(self, "Open project", self.open_project)
+
+    def open_project(self, path: str) -> bool:
+        """Open a project where it was left."""
+        return self.context.do(self.context.workspace.open_project, path)
+
+    def choose_sample(self) -> None:
+        """Offer the sample data sets."""
+        from napari_unetseg.samples import SAMPLES
+
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        for name in SAMPLES:
+            title = str(SAMPLES.facts(name).get("title") or SAMPLES.describe(name) or name)
+            menu.addAction(title, lambda name=name: self.open_sample(name))
+        menu.popup(self.sample.mapToGlobal(self.sample.rect().bottomLeft()))
+
+    def open_sample(self, name: str) -> None:
+        """Open the sample project `name`, making it the first time."""
+        from platformdirs import user_data_path
+
+        from napari_unetseg.samples import demo_project
+
+        def opened() -> None:
+            path = user_data_path("napari-unetseg", appauthor=False) / f"{name}.unetseg"
+            if not (path / "project.json").exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                demo_project(path, name).close()
+            self.context.workspace.open_project(path)
+
+        self.context.do(opened)
+
+    # -- images -----------------------------------------------------------------------------------------------
+
+    def ask_files(self) -> None:
+        """Ask which images to add."""
+        files.ask_files(self, "Add images", self.add_paths)
+
+    def add_paths(self, paths: Sequence[str]) -> None:
+        """Add image files, and the images of folders."""
+        from napari_unetseg.io import find_images
+
+        def added() -> None:
+            found: list[Any] = []
+            for path in paths:
+                found += find_images(path) if Path(path).is_dir() else [path]
+            self.context.workspace.add_images(found)
+
+        self.context.do(added)
+
+    def open_layers(self) -> list[Image]:
+        """Image layers in the viewer that are not of this project."""
+        return [layer for layer in self.context.viewer.layers if isinstance(layer, Image) and not role_of(layer)]
+
+    def take_open_layers(self) -> None:
+        """Add the images open in napari; the layers make way for the project's own view of them."""
+        workspace, viewer = self.context.workspace, self.context.viewer
+        for layer in self.open_layers():
+            path = layer.source.path
+            if path and is_image(path) and Path(path).exists() and not layer.source.parent:
+                added = bool(workspace.add_images([path]))
+            else:
+                added = bool(workspace.add_array(layer.name, volume_of(layer, viewer.dims.current_step)))
+            if added and layer in viewer.layers:
+                viewer.layers.remove(layer)
+
+    def _make_list(self) -> QTreeWidget:
+        made = QTreeWidget()
+        made.setHeaderHidden(True)
+        made.setColumnCount(2)
+        made.setRootIsDecorated(False)
+        made.setUniformRowHeights(True)
+        made.setMinimumHeight(116)
+        made.setMaximumHeight(170)
+        made.header().setStretchLastSection(False)
+        made.header().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        made.header().setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
+        made.setToolTip("Click an image to show it")
+        made.itemSelectionChanged.connect(self._on_chosen)
+        return made
+
+    def _on_chosen(self) -> None:
+        chosen = self.list.selectedItems()
+        if chosen and chosen[0].text(0) != self.context.workspace.case:
+            self.go_to(chosen[0].text(0))
+
+    def go_to(self, case: str) -> None:
+        """Take another image in hand."""
+        self.context.bridge.remember_view()
+        self.context.do(self.context.workspace.select_case, case)
+
+    def go_further(self, step: int) -> None:
+        """Take the next image in hand, or with a negative step the one before."""
+        self.context.bridge.remember_view()
+        self.context.do(self.context.workspace.next_case, step)
+
+    # -- shown ------------------------------------------------------------------------------------------------
+
+    def _on_project(self, project: Any = None) -> None:
+        project = self.context.workspace.project
+        self.project_name.setText(project.name if project else "")
+        self.project_path.setText(
+            _short(project.path)
+            if project
+            else "A project is a folder that keeps images, strokes, models and masks together."
+        )
+        self.project_name.setVisible(project is not None)
+        self.project_path.setToolTip(str(project.path) if project else "")
+        self.list.setVisible(project is not None)
+        self._files.setVisible(project is not None)
+        self._fill()
+        self.refresh()
+
+    def _fill(self, cases: Any = None) -> None:
+        self.list.blockSignals(True)
+        self.list.clear()
+        for case in self.context.workspace.cases:
+            item = QTreeWidgetItem([case, ""])
+            item.setToolTip(0, case)
+            self.list.addTopLevelItem(item)
+        self.list.blockSignals(False)
+        self._mark()
+        self.refresh()
+
+    def _mark(self, case: Any = None) -> None:
+        self.list.blockSignals(True)
+        for index in range(self.list.topLevelItemCount()):
+            item = self.list.topLevelItem(index)
+            chosen = item.text(0) == self.context.workspace.case
+            item.setSelected(chosen)
+            if chosen:
+                self.list.scrollToItem(item)
+        self.list.blockSignals(False)
+
+    def _on_layers(self, event: Any = None) -> None:
+        self._refresh_layers()
+
+    def _refresh_layers(self) -> None:
+        reason = self.context.workspace.why_not("add_images")
+        self.add_layers.set_why(reason or ("" if self.open_layers() else "No other image is open in napari."))
+
+    def refresh(self) -> None:
+        """Bring states and buttons up to date."""
+        workspace = self.context.workspace
+        self._refresh_layers()
+        self.add_files.set_why(workspace.why_not("add_images"))
+        self.remove.set_why(workspace.why_not("annotate"))
+        if workspace.project is None:
+            return
+        painted = set(workspace.project.annotated())
+        if workspace.case is not None and any(workspace.stroke_counts(workspace.case).values()):
+            painted.add(workspace.case)
+        accepted = set(workspace.project.accepted())
+        good, muted = QColor(self.context.look.good), QColor(self.context.look.muted)
+        for index in range(self.list.topLevelItemCount()):
+            item = self.list.topLevelItem(index)
+            name = item.text(0)
+            words = ["strokes"] * (name in painted) + ["mask ✓"] * (name in accepted)
+            if item.text(1) != " · ".join(words):
+                item.setText(1, " · ".join(words))
+            item.setForeground(1, good if name in accepted else muted)
+
+
+def _short(path: Path) -> str:
+    try:
+        return f"~/{Path(path).relative_to(Path.home()).as_posix()}"
+    except ValueError:
+        return str(path)

@@ -1,0 +1,37 @@
+"""Keys of the annotation layer; napari's own (P brush, E eraser, F fill, Z move, [ ] brush size) stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from napari.layers import Labels
+
+if TYPE_CHECKING:
+    from napari_unetseg.widgets.bridge import Bridge
+
+__all__ = ["HELP", "bind_keys"]
+
+HELP = (
+    ("1 … 9", "class"),
+    ("P  E  F  G", "brush, eraser, fill, polygon"),
+    ("[  ]", "smaller, larger brush"),
+    ("T", "show or hide the mask"),
+    ("N  Shift-N", "next, previous image"),
+    ("Space", "hold to move the picture"),
+    ("Ctrl-Z", "undo"),
+)
+
+
+def bind_keys(layer: Labels, bridge: Bridge) -> None:
+    """Bind the keys on this one layer, where they outrank napari's own."""
+
+    def bind(key: str, action: Callable[[], None]) -> None:
+        layer.bind_key(key, lambda _: action(), overwrite=True)
+
+    for label in range(1, 10):
+        bind(str(label), lambda label=label: bridge.select_class(label))
+    bind("G", lambda: bridge.select_tool("polygon"))
+    bind("T", bridge.toggle_mask)
+    bind("N", lambda: bridge.step_wanted.emit(1))
+    bind("Shift-N", lambda: bridge.step_wanted.emit(-1))

@@ -1,0 +1,193 @@
+"""Small widgets that every panel is made of: sections, buttons that say why they are disabled, labels, swatches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QColor, QIcon, QMouseEvent, QPainter, QPixmap
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QLayout, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+
+__all__ = ["Action", "Panel", "Section", "label", "repolish", "row", "set_role", "swatch"]
+
+
+class Section(QFrame):
+    """One numbered step: a header with its state, and a content that opens and closes under it.
+
+    superqt's `QCollapsible` fixes its height from the size hint, which cuts labels that wrap; this one lets the layout
+    decide.
+    """
+
+    toggled = Signal(bool)
+
+    def __init__(self, number: int, title: str, content: QWidget) -> None:
+        super().__init__()
+        self.content = content
+        self._header = _Header(number, title)
+        self._header.clicked.connect(lambda: self.set_open(not self.is_open))
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self._header)
+        layout.addWidget(content)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+        self.set_open(False)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the content is shown."""
+        return not self.content.isHidden()
+
+    @property
+    def state(self) -> str:
+        """Text at the right end of the header."""
+        return self._header.state.text()
+
+    def set_open(self, opened: bool) -> None:
+        """Show or hide the content."""
+        self.content.setVisible(opened)
+        self._header.arrow.setText("▾" if opened else "▸")
+        self.toggled.emit(opened)
+
+    def set_state(self, text: str, kind: str = "") -> None:
+        """Say how far this step is; `kind` is ``done``, ``next`` or empty."""
+        self._header.state.setText(text)
+        self._header.state.setToolTip(text)
+        if self._header.number.property("kind") != kind:
+            self._header.number.setProperty("kind", kind)
+            repolish(self._header.number)
+
+
+class _Header(QFrame):
+    clicked = Signal()
+
+    def __init__(self, number: int, title: str) -> None:
+        super().__init__()
+        set_role(self, "header")
+        self.setCursor(Qt.CursorShape.PointingHandCursor)
+        self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        self.setAccessibleName(title)
+        self.number = label(str(number), "number")
+        self.number.setFixedSize(20, 20)
+        self.number.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.title = label(title, "title", wrap=False)
+        self.state = label("", "muted", wrap=False)
+        self.state.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self.state.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.arrow = label("▸", wrap=False)
+        layout = row(self.number, self.title, self.state, self.arrow, stretch=(0, 0, 1, 0), spacing=8)
+        layout.setContentsMargins(8, 5, 8, 5)
+        self.setLayout(layout)
+
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
+        if event.button() == Qt.MouseButton.LeftButton:
+            self.clicked.emit()
+
+    def keyPressEvent(self, event) -> None:
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Space):
+            self.clicked.emit()
+        else:
+            super().keyPressEvent(event)
+
+
+class Panel(QWidget):
+    """Content of a section: a column with even margins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.column = QVBoxLayout(self)
+        self.column.setContentsMargins(8, 8, 8, 10)
+        self.column.setSpacing(7)
+
+    def add(self, *things: QWidget | QLayout) -> None:
+        """Append widgets or layouts, from top to bottom."""
+        for thing in things:
+            if isinstance(thing, QWidget):
+                self.column.addWidget(thing)
+            else:
+                self.column.addLayout(thing)
+
+
+class Action(QWidget):
+    """A button; while it cannot be pressed, a line under it and its tooltip say why."""
+
+    clicked = Signal()
+
+    def __init__(self, text: str, tooltip: str = "", *, role: str = "", silent: bool = False) -> None:
+        super().__init__()
+        self._tooltip = tooltip
+        self._silent = silent  # a neighbour shows the same reason already
+        self.button = QPushButton(text)
+        self.button.setToolTip(tooltip)
+        set_role(self.button, role)
+        self.button.clicked.connect(lambda: self.clicked.emit())
+        self.why = label("", "why")
+        self.why.hide()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(3)
+        layout.addWidget(self.button)
+        layout.addWidget(self.why)
+
+    def set_why(self, reason: str) -> None:
+        """Disable the button for `reason`; enable it when there is none."""
+        if self.button.isEnabled() == (not reason) and self.why.text() == reason:
+            return
+        self.button.setEnabled(not reason)
+        self.button.setToolTip(reason or self._tooltip)
+        self.setToolTip(reason)  # a disabled button shows no tooltip of its own on every platform
+        self.why.setText(reason)
+        self.why.setVisible(bool(reason) and not self._silent)
+
+
+def label(text: str, role: str = "", *, wrap: bool = True) -> QLabel:
+    """Plain-text label in one of the roles of the style sheet."""
+    made = QLabel(text)
+    made.setTextFormat(Qt.TextFormat.PlainText)
+    made.setWordWrap(wrap)
+    set_role(made, role)
+    return made
+
+
+def row(*things: QWidget | QLayout, stretch: Iterable[int] = (), spacing: int = 6) -> QHBoxLayout:
+    """Things side by side."""
+    layout = QHBoxLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(spacing)
+    for thing in things:
+        if isinstance(thing, QWidget):
+            layout.addWidget(thing)
+        else:
+            layout.addLayout(thing)
+    for index, share in enumerate(stretch):
+        layout.setStretch(index, share)
+    return layout
+
+
+def set_role(widget: QWidget, role: str) -> None:
+    """Give the widget a role that the style sheet knows."""
+    if widget.property("role") != role:
+        widget.setProperty("role", role)
+        repolish(widget)
+
+
+def repolish(widget: QWidget) -> None:
+    """Let a changed property reach the style sheet."""
+    style = widget.style()
+    if style is not None:
+        style.unpolish(widget)
+        style.polish(widget)
+
+
+def swatch(colour: str, size: int = 14) -> QIcon:
+    """A rounded square filled with `colour`."""
+    pixmap = QPixmap(2 * size, 2 * size)
+    pixmap.setDevicePixelRatio(2.0)
+    pixmap.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    painter.setBrush(QColor(colour))
+    painter.setPen(Qt.PenStyle.NoPen)
+    painter.drawRoundedRect(0, 0, size, size, 3, 3)
+    painter.end()
+    return QIcon(pixmap)

@@ -1,0 +1,181 @@
+"""Step 5, review: how good the mask is and on what that was measured; accept it, or correct it and train again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem, QTreeWidget, QTreeWidgetItem
+
+from napari_unetseg.scores import Scores
+from napari_unetseg.widgets.context import Context
+from napari_unetseg.widgets.parts import Action, Panel, label, row, swatch
+from napari_unetseg.workspace import Round
+
+__all__ = ["ReviewPanel"]
+
+
+class ReviewPanel(Panel):
+    """Scores per class, rounds, Accept and Correct."""
+
+    title = "Review"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self.context = context
+        workspace = context.workspace
+        self.sentence = label("", "")
+        self.table = _table()
+        self.predict = Action("Show mask of this image", "Segment the image in hand with the current model")
+        self.accept = Action(
+            "Accept mask",
+            "Save the mask in the image's own format and place; your strokes overrule the net",
+            role="primary",
+        )
+        self.correct = Action(
+            "Correct", "Take the brush and paint where the mask is wrong, then train again", silent=True
+        )
+        self.undo_accept = Action("Undo accept", "Take the last acceptance back", silent=True)
+        self.rounds = _rounds()
+        self._rounds_title = label("Rounds: every model is kept", "muted")
+        self.go_back = Action("Use the chosen round", "Predict with that model from now on", silent=True)
+        self.predict.clicked.connect(lambda: context.do(workspace.predict_current))
+        self.accept.clicked.connect(lambda: context.do(workspace.accept))
+        self.correct.clicked.connect(self.take_brush)
+        self.undo_accept.clicked.connect(self.take_back)
+        self.go_back.clicked.connect(self.use_round)
+        self.rounds.itemSelectionChanged.connect(self.refresh)
+        self.rounds.itemDoubleClicked.connect(lambda *_: self.use_round())
+        self.add(self.sentence, self.table, self.predict, row(self.accept, self.correct, stretch=(2, 1)))
+        self.add(self.undo_accept, self._rounds_title, self.rounds, self.go_back)
+        workspace.rounds_changed.connect(self._fill)
+        workspace.classes_changed.connect(self._fill)
+        workspace.case_changed.connect(self.refresh)
+        workspace.actions_changed.connect(self.refresh)
+        self._fill()
+
+    def summary(self) -> tuple[str, str]:
+        """State of this step, for its header."""
+        workspace = self.context.workspace
+        current = self._current()
+        if workspace.stage == "predicting":
+            return "segmenting …", "next"
+        if current is None:
+            return "", ""
+        if current.scores is None or not current.scores.voxels:
+            return "no score yet", "next"
+        return f"Dice {current.scores.mean_dice:.2f}", "done" if workspace.accepted else "next"
+
+    def take_brush(self) -> None:
+        """Go back to the annotation layer with the brush in the hand."""
+        if self.context.do(self.context.workspace.correct):
+            self.context.bridge.annotate()
+
+    def take_back(self) -> None:
+        """Take the last acceptance back."""
+        self.context.do(self.context.workspace.undo_accept)
+
+    def use_round(self) -> None:
+        """Go back (or forward) to the round chosen in the list."""
+        chosen = self.rounds.selectedItems()
+        if chosen:
+            self.context.do(self.context.workspace.go_back_to_round, chosen[0].data(0, Qt.ItemDataRole.UserRole))
+
+    def _current(self) -> Round | None:
+        return next((r for r in self.context.workspace.rounds if r.current), None)
+
+    def _fill(self, _: Any = None) -> None:
+        current = self._current()
+        scores = current.scores if current else None
+        if current is None:
+            self.sentence.setText("Nothing is trained yet; the scores of the model will be shown here.")
+        else:
+            measured = scores.sentence() if scores else "No score yet: nothing was held out to measure on."
+            self.sentence.setText(f"Round {current.number} ({current.net}): {measured}")
+        self._fill_table(scores)
+        self._fill_rounds()
+        self.refresh()
+
+    def _fill_table(self, scores: Scores | None) -> None:
+        self.table.setVisible(bool(scores and scores.voxels))
+        if scores is None:
+            return
+        colours = {c.name: c.colour for c in self.context.workspace.classes}
+        lines = [(name, scores.dice[name], scores.jaccard.get(name, float("nan"))) for name in scores.dice]
+        if len(lines) > 1:
+            lines.append(("mean", scores.mean_dice, scores.mean_jaccard))
+        self.table.setRowCount(len(lines))
+        for index, (name, dice, jaccard) in enumerate(lines):
+            first = QTableWidgetItem(name)
+            if name in colours:
+                first.setIcon(swatch(colours[name]))
+            self.table.setItem(index, 0, first)
+            for column, value in ((1, dice), (2, jaccard)):
+                item = QTableWidgetItem(f"{value:.2f}")
+                item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+                item.setToolTip(f"{value:.4f}")
+                self.table.setItem(index, column, item)
+        height = self.table.horizontalHeader().sizeHint().height() + 26 * min(6, len(lines)) + 6
+        self.table.setFixedHeight(height)
+
+    def _fill_rounds(self) -> None:
+        rounds = self.context.workspace.rounds
+        self.rounds.blockSignals(True)
+        self.rounds.clear()
+        for one in reversed(rounds):
+            scores = one.scores if one.scores and one.scores.voxels else None
+            dice = f"{scores.mean_dice:.2f}" if scores else "–"
+            item = QTreeWidgetItem([f"Round {one.number}", one.net, dice, "in use" if one.current else ""])
+            item.setData(0, Qt.ItemDataRole.UserRole, one.number)
+            item.setToolTip(2, scores.sentence() if scores else "Nothing was held out to measure on.")
+            self.rounds.addTopLevelItem(item)
+        self.rounds.blockSignals(False)
+        for widget in (self.rounds, self._rounds_title, self.go_back):
+            widget.setVisible(len(rounds) > 1)
+
+    def refresh(self, _: Any = None) -> None:
+        """Bring the buttons up to date."""
+        workspace = self.context.workspace
+        self.predict.set_why(workspace.why_not("predict"))
+        self.predict.setVisible(workspace.prediction is None)
+        self.accept.set_why(workspace.why_not("accept"))
+        self.correct.set_why(workspace.why_not("correct"))
+        self.undo_accept.setVisible(workspace.accepted)
+        self.undo_accept.set_why(workspace.why_not("undo_accept"))
+        chosen = self.rounds.selectedItems()
+        number = chosen[0].data(0, Qt.ItemDataRole.UserRole) if chosen else None
+        current = self._current()
+        pick = "" if number is not None else "Choose a round in the list."
+        same = "That round is in use already." if current and number == current.number else ""
+        self.go_back.set_why(workspace.why_not("go_back") or pick or same)
+
+
+def _table() -> QTableWidget:
+    table = QTableWidget(0, 3)
+    table.setHorizontalHeaderLabels(["Class", "Dice", "Jaccard"])
+    table.horizontalHeaderItem(1).setToolTip("2 · overlap / (mask + truth), 0 to 1; 1 is perfect")
+    table.horizontalHeaderItem(2).setToolTip("overlap / union, 0 to 1; 1 is perfect")
+    table.verticalHeader().hide()
+    table.verticalHeader().setDefaultSectionSize(26)
+    table.setShowGrid(False)
+    table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+    table.setSelectionMode(QTableWidget.SelectionMode.NoSelection)
+    table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    table.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+    for column in (1, 2):
+        table.horizontalHeader().setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
+    return table
+
+
+def _rounds() -> QTreeWidget:
+    made = QTreeWidget()
+    made.setHeaderHidden(True)
+    made.setColumnCount(4)
+    made.setRootIsDecorated(False)
+    made.setMinimumHeight(60)
+    made.setMaximumHeight(120)
+    made.header().setStretchLastSection(False)
+    made.header().setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
+    for column in (0, 2, 3):
+        made.header().setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
+    return made

@@ -1,0 +1,119 @@
+"""Colours, icons and style sheet of the workbench, all taken from napari's theme, so that dark and light both fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from napari.resources import get_colorized_svg, get_icon_path
+from napari.utils.theme import get_theme
+from qtpy.QtCore import QByteArray
+from qtpy.QtGui import QColor, QIcon, QPixmap
+
+__all__ = ["SERIES", "Look", "icon", "look", "readable_on", "stylesheet"]
+
+# Okabe and Ito's palette, which colour-blind people can tell apart; for curves, in the order of the classes
+SERIES = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442", "#999999")
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colours of the current theme, as ``#rrggbb``."""
+
+    background: str
+    foreground: str
+    primary: str
+    highlight: str
+    text: str
+    muted: str
+    icon: str
+    accent: str
+    good: str
+    warning: str
+    error: str
+
+
+def look(theme_name: str) -> Look:
+    """Colours for napari's theme `theme_name` (``viewer.theme``)."""
+    theme = get_theme(theme_name)
+    names = ("background", "foreground", "primary", "highlight", "text", "icon", "warning", "error")
+    colours = {name: _hex(getattr(theme, name)) for name in names}
+    dark = QColor(colours["background"]).lightnessF() < 0.5
+    if dark:  # napari's own red and yellow are made for backgrounds; as text they need more light
+        colours |= {"error": "#ff8a7a", "warning": "#f0c24b"}
+    else:
+        colours |= {"error": "#b3261e", "warning": "#8a5a00"}
+    return Look(
+        **colours,
+        muted=_mix(colours["text"], colours["background"], 0.62),
+        accent="#5577dd" if dark else "#2f62c9",
+        good="#5fc48f" if dark else "#1c7c4a",
+    )
+
+
+def readable_on(colour: str) -> str:
+    """Black or white, whichever can be read on `colour`."""
+    c = QColor(colour)
+    return "#000000" if 0.299 * c.red() + 0.587 * c.green() + 0.114 * c.blue() > 150 else "#ffffff"
+
+
+def icon(name: str, colour: str) -> QIcon:
+    """One of napari's own icons in `colour`."""
+    pixmap = QPixmap()
+    pixmap.loadFromData(QByteArray(get_colorized_svg(get_icon_path(name), color=colour).encode()), "SVG")
+    return QIcon(pixmap)
+
+
+def stylesheet(c: Look) -> str:
+    """Style of everything inside the workbench; napari's own style stays in force for the rest."""
+    on_accent = readable_on(c.accent)
+    return f"""
+QWidget#unetsegBench, QWidget#unetsegBench QScrollArea, QWidget#unetsegPage {{ background: {c.background}; }}
+QLabel {{ background: transparent; }}
+QLabel[role="muted"] {{ color: {c.muted}; }}
+QLabel[role="why"] {{ color: {c.muted}; font-style: italic; }}
+QLabel[role="error"] {{ color: {c.error}; }}
+QLabel[role="warning"] {{ color: {c.warning}; }}
+QLabel[role="good"] {{ color: {c.good}; }}
+QLabel[role="title"] {{ font-weight: 600; }}
+QLabel[role="next"] {{ color: {on_accent}; background: {c.accent}; padding: 6px 10px; border-radius: 4px; }}
+QLabel[role="number"] {{ background: {c.primary}; color: {c.text}; border-radius: 10px; font-weight: 600; }}
+QLabel[role="number"][kind="next"] {{ background: {c.accent}; color: {on_accent}; }}
+QLabel[role="number"][kind="done"] {{ background: {c.good}; color: {readable_on(c.good)}; }}
+QFrame[role="header"] {{ background: {c.foreground}; border-radius: 4px; }}
+QFrame[role="header"]:hover {{ background: {c.primary}; }}
+QPushButton {{ padding: 5px 10px; border-radius: 4px; }}
+QPushButton[role="primary"] {{ background: {c.accent}; color: {on_accent}; font-weight: 600; padding: 7px 12px; }}
+QPushButton[role="primary"]:hover {{ background: {_mix(c.accent, c.text, 0.85)}; }}
+QPushButton[role="primary"]:disabled, QPushButton:disabled {{
+    background: {c.foreground}; color: {c.muted}; border: none; }}
+QPushButton[role="class"] {{ text-align: left; padding: 5px 8px; background: {c.foreground};
+    border: 2px solid {c.foreground}; }}
+QPushButton[role="class"]:hover {{ background: {c.primary}; }}
+QPushButton[role="class"]:checked {{ border: 2px solid {c.accent}; background: {c.primary}; }}
+QPushButton[role="tool"] {{ padding: 4px; min-width: 22px; min-height: 22px; }}
+QPushButton[role="tool"]:checked {{ background: {c.accent}; }}
+QPushButton[role="flat"] {{ background: transparent; }}
+QPushButton[role="flat"]:hover {{ background: {c.primary}; }}
+QLineEdit, QSpinBox, QDoubleSpinBox, QComboBox {{ min-height: 20px; border-radius: 3px; }}
+QLineEdit {{ background: {c.foreground}; padding: 2px 6px; }}
+QLineEdit:focus {{ border: 1px solid {c.accent}; }}
+QListWidget, QTableWidget, QTreeWidget {{ background: {c.foreground}; border-radius: 4px; padding: 2px; }}
+QListWidget::item {{ padding: 4px 6px; border-radius: 3px; }}
+QListWidget::item:selected, QTableWidget::item:selected {{ background: {c.accent}; color: {on_accent}; }}
+QTableWidget {{ gridline-color: {c.primary}; }}
+QHeaderView::section {{ background: {c.foreground}; color: {c.muted}; border: none; padding: 3px 6px; }}
+QProgressBar {{ background: {c.foreground}; border-radius: 4px; min-height: 16px; max-height: 16px;
+    text-align: center; color: {c.text}; }}
+QProgressBar::chunk {{ background: {c.accent}; border-radius: 4px; }}
+"""
+
+
+def _hex(colour: Any) -> str:
+    return QColor(*colour.as_rgb_tuple(alpha=False)).name()
+
+
+def _mix(first: str, second: str, share: float) -> str:
+    a, b = QColor(first), QColor(second)
+    parts = zip(a.getRgb()[:3], b.getRgb()[:3], strict=True)
+    return QColor(*(round(share * x + (1 - share) * y) for x, y in parts)).name()

@@ -1,0 +1,185 @@
+"""Step 4, train: choose an architecture and a time, start, and watch it learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QProgressBar, QWidget
+
+from napari_unetseg.widgets.context import Context, duration
+from napari_unetseg.widgets.net_picker import NetPicker
+from napari_unetseg.widgets.parts import Action, Panel, label, row
+from napari_unetseg.widgets.plots import CurvesView
+
+__all__ = ["TrainPanel"]
+
+_DIMS = (
+    ("decided from the images", None),
+    ("2D: plane by plane", 2),
+    ("3D: whole volumes", 3),
+)
+_WIDTHS = (
+    ("decided from the device", None),
+    ("full, as in the paper", 1.0),
+    ("half: about 4 times faster", 0.5),
+    ("quarter: about 12 times faster", 0.25),
+    ("eighth: for a quick look", 0.125),
+)
+
+
+class TrainPanel(Panel):
+    """Architecture, time budget, Train and Stop, curves."""
+
+    title = "Train"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self.context = context
+        workspace = context.workspace
+        self.picker = NetPicker()
+        self.picker.chosen.connect(lambda name: context.do(workspace.change_plan, net={"name": name}))
+        self.train = Action("Train", "Learn from all strokes; you can go on painting meanwhile", role="primary")
+        self.stop = Action("Stop", "Finish now and keep the best model so far", silent=True)
+        self.train.clicked.connect(lambda: context.do(workspace.train))
+        self.stop.clicked.connect(lambda: context.do(workspace.stop))
+        self.bar = QProgressBar()
+        self.bar.setRange(0, 1000)
+        self.sentence = label("", "muted")
+        self.curves = CurvesView(context.look)
+        self.corrections = label("", "muted")
+        self.corrections.setToolTip(
+            "New strokes are first compared with what the model said before it had seen them: honest progress."
+        )
+        self.add(self.picker, self._make_form(), row(self.train, self.stop, stretch=(2, 1)))
+        self.add(self.bar, self.sentence, self.curves, self.corrections)
+        workspace.plan_changed.connect(self._show_plan)
+        workspace.nets_changed.connect(self.picker.set_nets)
+        workspace.case_changed.connect(self._show_plan)
+        workspace.classes_changed.connect(self._show_colours)
+        workspace.curves_changed.connect(self._show_curves)
+        workspace.progress_changed.connect(self._show_progress)
+        workspace.corrections_changed.connect(self._show_corrections)
+        workspace.actions_changed.connect(self.refresh)
+        context.look_changed.connect(self.curves.set_look)
+        self.picker.set_nets(workspace.nets)
+        self._show_plan()
+        self._show_colours()
+        self._show_curves()
+        self._show_progress()
+        self._show_corrections()
+        self.refresh()
+
+    def summary(self) -> tuple[str, str]:
+        """State of this step, for its header."""
+        workspace = self.context.workspace
+        if workspace.stage == "training":
+            left = duration(workspace.progress.left)
+            return f"training, {left} left" if left else "training …", "next"
+        count = len(workspace.rounds)
+        if count:
+            return f"{count} round{'s' * (count != 1)}", "done"
+        return ("ready", "next") if not workspace.why_not("train") else ("", "")
+
+    def _make_form(self) -> QWidget:
+        self.minutes = QDoubleSpinBox()
+        self.minutes.setRange(0.05, 100_000)
+        self.minutes.setDecimals(2)
+        self.minutes.setSingleStep(1)
+        self.minutes.setSuffix(" min")
+        self.minutes.setToolTip("Training ends after this time; 2 minutes for a first look, 10 to 60 for a good model")
+        self.minutes.valueChanged.connect(self._on_minutes)
+        self.dims = _choice(_DIMS, "Thick or few slices are learned better plane by plane")
+        self.width = _choice(_WIDTHS, "Number of features of the net: fewer are faster and a little less exact")
+        self.dims.activated.connect(lambda index: self._choose("dims", _DIMS[index][1]))
+        self.width.activated.connect(lambda index: self._choose("width", _WIDTHS[index][1]))
+        self._dims_label = label("Planes or volumes", wrap=False)
+        box = QWidget()
+        form = QFormLayout(box)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow(label("Time", wrap=False), self.minutes)
+        form.addRow(label("Size of the net", wrap=False), self.width)
+        form.addRow(self._dims_label, self.dims)
+        return box
+
+    # -- plan -------------------------------------------------------------------------------------------------
+
+    def _on_minutes(self, minutes: float) -> None:
+        if self.context.workspace.plan.training.minutes != minutes:
+            self.context.do(self.context.workspace.change_plan, training={"minutes": minutes})
+
+    def _choose(self, field: str, value: Any) -> None:
+        workspace = self.context.workspace
+        if value is None:
+            self.context.do(workspace.decide_for_me, "net", field)
+        else:
+            self.context.do(workspace.change_plan, net={field: value})
+
+    def _show_plan(self, plan: Any = None) -> None:
+        workspace = self.context.workspace
+        plan = workspace.plan
+        image = workspace.image()
+        solid = image is None or image.ndim == 3
+        self.minutes.blockSignals(True)
+        if plan.training.minutes:
+            self.minutes.setValue(plan.training.minutes)
+        self.minutes.blockSignals(False)
+        _select(self.dims, _DIMS, plan.net.dims if plan.given("net", "dims") else None)
+        _select(self.width, _WIDTHS, plan.net.width if plan.given("net", "width") else None)
+        self.dims.setVisible(solid)
+        self._dims_label.setVisible(solid)
+        self.picker.set_choice(plan.net.name, plan.net.dims if plan.given("net", "dims") else 2)
+
+    # -- shown ------------------------------------------------------------------------------------------------
+
+    def _show_colours(self, classes: Any = None) -> None:
+        self.curves.set_colours({c.name: c.colour for c in self.context.workspace.classes})
+
+    def _show_curves(self, curves: Any = None) -> None:
+        curves = self.context.workspace.curves
+        self.curves.setVisible(bool(curves.number))
+        self.curves.show_curves(curves)
+
+    def _show_progress(self, progress: Any = None) -> None:
+        workspace = self.context.workspace
+        training = workspace.stage == "training"
+        self.bar.setVisible(training)
+        self.sentence.setVisible(training)
+        if training:
+            left = duration(workspace.progress.left)
+            self.bar.setValue(round(1000 * workspace.progress.fraction))
+            self.bar.setFormat(f"{left} left" if left else "preparing")
+            self.sentence.setText(workspace.progress.sentence)
+
+    def _show_corrections(self, corrections: Any = None) -> None:
+        corrections = self.context.workspace.corrections
+        self.corrections.setVisible(bool(corrections))
+        if corrections:
+            dice = " → ".join(f"{scores.mean_dice:.2f}" for scores in corrections[-6:])
+            self.corrections.setText(f"Dice on new strokes, before they were learned: {dice}")
+
+    def refresh(self) -> None:
+        """Bring the buttons up to date."""
+        workspace = self.context.workspace
+        self.train.set_why(workspace.why_not("train"))
+        self.train.button.setText("Train again" if workspace.rounds else "Train")
+        training = workspace.stage == "training"
+        self.stop.set_why(workspace.why_not("stop") if training or workspace.stage == "idle" else "No training runs.")
+        idle = workspace.stage == "idle"
+        for widget in (self.picker, self.minutes, self.dims, self.width):
+            widget.setEnabled(idle)
+        self._show_progress()
+
+
+def _choice(options: tuple[tuple[str, Any], ...], tooltip: str) -> QComboBox:
+    box = QComboBox()
+    box.addItems([text for text, _ in options])
+    box.setToolTip(tooltip)
+    return box
+
+
+def _select(box: QComboBox, options: tuple[tuple[str, Any], ...], value: Any) -> None:
+    values = [v for _, v in options]
+    box.blockSignals(True)
+    box.setCurrentIndex(values.index(value) if value in values else 0)
+    box.blockSignals(False)

@@ -1,0 +1,308 @@
+"""The workbench: the one dock *U-Net Segmentation*, with one panel for each task of the user, from top to bottom."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import napari
+from psygnal import Signal
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer
+from qtpy.QtWidgets import QApplication, QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
+
+from napari_unetseg.errors import UnetSegError
+from napari_unetseg.widgets.annotate_panel import AnnotatePanel
+from napari_unetseg.widgets.classes_panel import ClassesPanel
+from napari_unetseg.widgets.context import Context
+from napari_unetseg.widgets.folder_panel import FolderPanel
+from napari_unetseg.widgets.images_panel import ImagesPanel
+from napari_unetseg.widgets.jobs import QtJobs
+from napari_unetseg.widgets.parts import Section, label, set_role
+from napari_unetseg.widgets.review_panel import ReviewPanel
+from napari_unetseg.widgets.theme import stylesheet
+from napari_unetseg.widgets.train_panel import TrainPanel
+from napari_unetseg.workspace import Message, Workspace
+
+__all__ = ["TITLE", "Workbench", "open_workbench"]
+
+TITLE = "U-Net Segmentation"
+WIDTH = 370
+SIGNALS = tuple(name for name in dir(Workspace) if isinstance(getattr(Workspace, name), Signal))
+
+
+class Workbench(QWidget):
+    """Everything from images to masks, in six steps.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The window it is docked in.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.setObjectName("unetsegBench")
+        self.setAcceptDrops(True)
+        self.setMinimumWidth(WIDTH - 40)
+        self.jobs = QtJobs()
+        self.workspace = Workspace(self.jobs)
+        self.context = Context(viewer, self.workspace)
+        self.images = ImagesPanel(self.context)
+        self.classes = ClassesPanel(self.context)
+        self.annotate = AnnotatePanel(self.context)
+        self.train = TrainPanel(self.context)
+        self.review = ReviewPanel(self.context)
+        self.folder = FolderPanel(self.context)
+        self.panels = (self.images, self.classes, self.annotate, self.train, self.review, self.folder)
+        self.sections = [Section(n, panel.title, panel) for n, panel in enumerate(self.panels, start=1)]
+        self._log: list[str] = []
+        self._stage = self.workspace.stage
+        self._lay_out()
+        self._connect()
+        self._on_look(self.context.look)
+        self._section(self.images).set_open(True)
+        self.refresh()
+        self._shut = _Shut(self.context, self.jobs, self.workspace)
+        self.destroyed.connect(self._shut)
+        QApplication.instance().aboutToQuit.connect(self._shut)
+        with contextlib.suppress(UnetSegError):  # said again, aloud, when something is asked of it
+            self.jobs.start()
+
+    # -- looks ------------------------------------------------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        self.next = QLabel()
+        set_role(self.next, "next")
+        self.next.setWordWrap(True)
+        self.next.setTextFormat(Qt.TextFormat.PlainText)
+        page = QWidget()
+        page.setObjectName("unetsegPage")
+        column = QVBoxLayout(page)
+        column.setContentsMargins(6, 4, 6, 6)
+        column.setSpacing(5)
+        for section in self.sections:
+            column.addWidget(section)
+        column.addStretch(1)
+        self.scroll = QScrollArea()
+        self.scroll.setWidgetResizable(True)
+        self.scroll.setFrameShape(QFrame.Shape.NoFrame)
+        self.scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.scroll.setWidget(page)
+        self.status = label("Starting the engine …", "muted")
+        self.status.setContentsMargins(8, 2, 8, 4)
+        top = QWidget()
+        inner = QVBoxLayout(top)
+        inner.setContentsMargins(6, 6, 6, 0)
+        inner.addWidget(self.next)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addWidget(top)
+        layout.addWidget(self.scroll, 1)
+        layout.addWidget(self.status)
+
+    def sizeHint(self):
+        """Wide enough for the curves, as high as there is room."""
+        hint = super().sizeHint()
+        hint.setWidth(WIDTH)
+        return hint
+
+    def _on_look(self, look: Any) -> None:
+        self.setStyleSheet(stylesheet(look))
+
+    def _connect(self) -> None:
+        workspace, context = self.workspace, self.context
+        self._refresh_soon = QTimer(self)
+        self._refresh_soon.setSingleShot(True)
+        self._refresh_soon.setInterval(0)
+        self._refresh_soon.timeout.connect(self.refresh)
+        context.look_changed.connect(self._on_look)
+        context.bridge.step_wanted.connect(self.images.go_further)
+        self.jobs.ready.connect(self._on_ready)
+        self.jobs.crashed.connect(lambda why: self._on_message(Message(why, level="warning")))
+        workspace.message.connect(self._on_message)
+        workspace.project_changed.connect(self._on_project)
+        workspace.cases_changed.connect(self._on_cases)
+        workspace.stage_changed.connect(self._on_stage)
+        workspace.prediction_changed.connect(self._on_prediction)
+        workspace.actions_changed.connect(self.refresh_soon)
+        workspace.progress_changed.connect(self.refresh_soon)
+        workspace.rounds_changed.connect(self.refresh_soon)
+
+    def _section(self, panel: QWidget) -> Section:
+        return self.sections[self.panels.index(panel)]
+
+    def show_step(self, panel: QWidget) -> None:
+        """Open the section of a panel and scroll to it."""
+        section = self._section(panel)
+        section.set_open(True)
+        QTimer.singleShot(60, partial(_scroll_to, self.scroll, section))
+
+    # -- what happens -----------------------------------------------------------------------------------------
+
+    def _on_ready(self, facts: dict[str, Any]) -> None:
+        device = facts.get("device", "cpu")
+        self._say(f"Ready: trains on {device}.")
+        self.context.do(self.workspace.ask_nets)
+
+    def _on_message(self, message: Message) -> None:
+        self._say(str(message))
+        if message.level != "info":
+            self.context.tell(message)
+
+    def _say(self, text: str) -> None:
+        self._log = [*self._log[-30:], f"{time.strftime('%H:%M:%S')}  {text}"]
+        self.status.setText(text)
+        self.status.setToolTip("\n".join(self._log))
+
+    def _on_project(self, project: Any) -> None:
+        if project is None:
+            for section in self.sections:
+                section.set_open(section is self.sections[0])
+
+    def _on_cases(self, cases: Any) -> None:
+        ready = bool(self.workspace.cases)
+        for panel in (self.annotate, self.train):
+            self._section(panel).set_open(ready)
+        if ready:
+            self.context.bridge.annotate()
+            if self.workspace.rounds:
+                self._section(self.review).set_open(True)
+                if not self.workspace.why_not("predict") and self.workspace.case is not None:
+                    self.workspace.predict_current()
+        elif self.workspace.project is not None:
+            self._section(self.classes).set_open(True)
+
+    def _on_stage(self, stage: str) -> None:
+        before, self._stage = self._stage, stage
+        if before == "training" and stage == "idle":
+            self._section(self.review).set_open(True)
+        if stage == "training":
+            self.context.bridge.tell_view()
+            self.show_step(self.train)
+
+    def _on_prediction(self, prediction: Any) -> None:
+        if prediction is not None and self.workspace.rounds:
+            self._section(self.review).set_open(True)
+
+    def refresh_soon(self, _: Any = None) -> None:
+        """Bring them up to date once this burst of changes is over."""
+        self._refresh_soon.start()
+
+    def refresh(self) -> None:
+        """Bring the headers and the next thing to do up to date."""
+        for section, panel in zip(self.sections, self.panels, strict=True):
+            section.set_state(*panel.summary())
+        self.next.setText(self._next())
+
+    def _next(self) -> str:
+        workspace = self.workspace
+        if workspace.project is None:
+            return "Start a project, or try the sample project."
+        if not workspace.cases:
+            return "Add images: press Add files, or drop them here."
+        if workspace.stage == "training":
+            return "Training. Watch the mask; go on painting where it is wrong, or press Stop when it is good enough."
+        if workspace.stage == "segmenting":
+            return "Segmenting the folder."
+        if workspace.stage == "predicting":
+            return "Computing the mask of this image."
+        if reason := workspace.why_not("train"):
+            return reason
+        if not workspace.rounds:
+            return "Press Train to teach a net from your strokes."
+        if workspace.accepted:
+            return "The mask is saved. Go to the next image, or segment a folder."
+        if workspace.prediction is None:
+            return "Press “Show mask of this image” to see what the model makes of it."
+        return "Look at the mask: accept it, or paint where it is wrong and train again."
+
+    # -- files dropped on it ----------------------------------------------------------------------------------
+
+    def dragEnterEvent(self, event: Any) -> None:
+        """Take files."""
+        if event.mimeData().hasUrls():
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: Any) -> None:
+        """Open a dropped project, add dropped images."""
+        paths = [url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()]
+        event.acceptProposedAction()
+        if len(paths) == 1 and (Path(paths[0]) / "project.json").exists():
+            self.images.open_project(paths[0])
+        elif paths:
+            self.images.add_paths(paths)
+
+    # -- the end ----------------------------------------------------------------------------------------------
+
+    def showEvent(self, event: Any) -> None:
+        """Watch the window it is docked in, to journal the last stroke before it closes."""
+        super().showEvent(event)
+        self.window().removeEventFilter(self)
+        self.window().installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Journal the last stroke when the window closes."""
+        if event.type() == QEvent.Type.Close and not self._shut.done:
+            self.context.bridge.remember_view()
+            self.context.bridge.flush()
+        return False
+
+    def shutdown(self) -> None:
+        """Journal the last stroke, release the project and end the engine; the widget is of no use afterwards."""
+        self._refresh_soon.stop()
+        self._shut()
+
+
+class _Shut:
+    """Ends everything once; knows no widget, so that it may run while the widget is destroyed."""
+
+    def __init__(self, context: Context, jobs: QtJobs, workspace: Workspace) -> None:
+        self._parts = (context, jobs, workspace)
+        self.done = False
+
+    def __call__(self, *_: object) -> None:
+        if self.done:
+            return
+        self.done = True
+        context, jobs, workspace = self._parts
+        context.close()
+        for name in SIGNALS:
+            getattr(workspace, name).disconnect()
+        workspace.close_project()
+        jobs.close()
+
+
+def _scroll_to(scroll: QScrollArea, section: Section) -> None:
+    with contextlib.suppress(RuntimeError):  # the window was closed meanwhile
+        scroll.verticalScrollBar().setValue(section.pos().y() - 4)
+
+
+def open_workbench(
+    project_path: str | Path | None = None, viewer: napari.viewer.Viewer | None = None
+) -> tuple[napari.viewer.Viewer, Workbench]:
+    """Open napari with the workbench docked at its right, and a project in it.
+
+    Parameters
+    ----------
+    project_path : path, optional
+        Project folder to open.
+    viewer : napari.viewer.Viewer, optional
+        Window to dock in; a new one when omitted.
+
+    Returns
+    -------
+    viewer : napari.viewer.Viewer
+        The window; ``napari.run()`` lets it live.
+    workbench : Workbench
+        The dock's content.
+    """
+    viewer = viewer or napari.Viewer(title="napari-unetseg")
+    bench = Workbench(viewer)
+    viewer.window.add_dock_widget(bench, name=TITLE, area="right")
+    if project_path is not None:
+        bench.images.open_project(str(project_path))
+    return viewer, bench
