@@ -5,11 +5,28 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from napari_unetseg.nets import unet  # noqa: F401 - registers its nets
+from napari_unetseg.nets import skips  # noqa: F401 - registers its skips
 from napari_unetseg.nets.assembly import BLOCKS, DOWNS, NETS, SKIPS, UPS
 from napari_unetseg.nets.making import build, count_parameters, describe_net
+
+for _family in (
+    "unet",
+    "multires",
+    "sharp",
+    "encoders",
+    "modular",
+    "nas",
+    "nested",
+    "residual",
+    "mild",
+    "fcn",
+    "fcresnet",
+    "chain",
+):  # in the order in which nets are listed
+    importlib.import_module(f"{__name__}.{_family}")
 
 if TYPE_CHECKING:
     from napari_unetseg.nets.checkpoint import Model

@@ -7,12 +7,13 @@ parts that families bring are registered by name here, so that a user can compos
 part       made by                                           forward
 =========  ================================================  ====================================================
 ConvBlock  ``block(layers, cin, width)``                     ``(x)``
-DownOp     ``down(layers, cin, width)``                      ``(x, finer)``: finer is the level before x
+DownOp     ``down(layers, cin, width, before)``              ``(x, finer)``: finer is the level before x
 UpOp       ``up(layers, cin, width)``                        ``(x, size)``: the skip gives the size
 SkipConn   ``skip(layers, channels, parts)``                 ``prepare(pyramid)`` once, ``merge`` per level
 =========  ================================================  ====================================================
 
-Every part has ``out``, the channels it gives; ``width`` is the level's nominal number of features.
+Every part has ``out``, the channels it gives; ``width`` is the level's nominal number of features, ``before`` the
+channels of ``finer`` (None at the top, where ``finer`` is x itself).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from napari_unetseg.nets.blocks import DoubleConv, Layers, MaxPool, Resize, Stri
 from napari_unetseg.registry import Registry
 
 __all__ = [
-    "BLOCKS", "DOWNS", "NETS", "SKIPS", "UPS", "Encoder", "NoSkip", "Padded", "Parts", "SkipConn", "UShape", "head",
+    "BLOCKS", "DOWNS", "NETS", "SKIPS", "UPS", "Encoder", "Padded", "Parts", "SkipConn", "UShape", "head",
 ]  # fmt: skip
 
 Factory = Callable[..., Any]
@@ -100,53 +101,6 @@ class SkipConn(nn.Module):
         return list(states[:-1])
 
 
-@SKIPS.register("none", sentence="No skip connections")
-class NoSkip(SkipConn):
-    """No skip at all, or none at some levels.
-
-    Parameters
-    ----------
-    without : tuple of int or None
-        Levels without a skip; None means all of them.
-    """
-
-    def __init__(
-        self, layers: Layers, channels: Sequence[int], parts: Parts, *, without: tuple[int, ...] | None = None
-    ) -> None:
-        super().__init__(layers, channels, parts)
-        self.without = without
-
-    def connect(self, layers: Layers, level: int, up: int, below: int) -> int:
-        """Channels after merging."""
-        return up if self._skipless(level) else super().connect(layers, level, up, below)
-
-    def merge(self, level: int, skip: Tensor, up: Tensor, below: Tensor) -> Tensor:
-        """Pass `up` on alone where there is no skip."""
-        return up if self._skipless(level) else super().merge(level, skip, up, below)
-
-    def _skipless(self, level: int) -> bool:
-        return self.without is None or level in self.without
-
-
-@SKIPS.register("add", sentence="Sum")
-class AddSkip(SkipConn):
-    """Sum of skip and upsampled tensor; the skip is projected by a 1x1 convolution where the channels differ."""
-
-    def __init__(self, layers: Layers, channels: Sequence[int], parts: Parts) -> None:
-        super().__init__(layers, channels, parts)
-        self.project = nn.ModuleDict()
-
-    def connect(self, layers: Layers, level: int, up: int, below: int) -> int:
-        """Make the projection of `level`."""
-        if up != self.channels[level]:
-            self.project[str(level)] = layers.conv(self.channels[level], up, 1)
-        return up
-
-    def merge(self, level: int, skip: Tensor, up: Tensor, below: Tensor) -> Tensor:
-        """Add."""
-        return up + (self.project[str(level)](skip) if str(level) in self.project else skip)
-
-
 @dataclass(frozen=True)
 class Parts:
     """A U-Net as a choice of parts.
@@ -193,7 +147,8 @@ class Encoder(nn.Module):
         for level, width in enumerate(parts.widths):
             cin = in_channels
             if level:
-                self.downs.append(parts.down(layers, self.channels[-1], width))
+                before = self.channels[-2] if level > 1 else None
+                self.downs.append(parts.down(layers, self.channels[-1], width, before))
                 cin = self.downs[-1].out
             block = {0: parts.stem, last: parts.bottom}.get(level) or parts.block
             self.blocks.append(block(layers, cin, width))

@@ -22,6 +22,9 @@ _MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 _AVERAGE_POOL = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 _LINEAR = {2: "bilinear", 3: "trilinear"}
 
+# Values a channel from which the gradient flows through their statistics; through fewer, hardly anything would be left.
+_ENOUGH = 16
+
 # How the papers' frameworks start a kernel; biases start at zero everywhere (torch's own default keeps its biases).
 _INIT: dict[str, Callable[[Tensor], Tensor]] = {
     "glorot-uniform": nn.init.xavier_uniform_,
@@ -67,13 +70,14 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, ...) channel by channel."""
-        if not self.training:
+        if not self.training or x.numel() < _ENOUGH * x.shape[1]:
+            if self.training:
+                self._correction(x)
             return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         scale, shift = self._correction(x)
         bias = self.bias + shift * self.weight if self.weight is not None else self.bias + shift
         weight = scale * self.weight if self.weight is not None else scale
-        # torch.batch_norm, not functional: a level of one voxel is fine here, its statistics are the running ones.
-        return torch.batch_norm(x, weight, bias, None, None, True, 0.0, self.eps, torch.backends.cudnn.enabled)
+        return functional.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
 
     @torch.no_grad()
     def _correction(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,6 +103,30 @@ class _GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class InstanceNorm(_GroupNorm):
+    """Instance normalisation that keeps channels-last order.
+
+    torch's own turns channels-last tensors back, and every convolution after it pays for that: a step of U-Net took
+    0.56 s against 0.25 s with batch normalisation (bfloat16, one CPU thread). Normalising image by image with the
+    batch kernel is the same arithmetic at the batch kernel's speed.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise every channel of every image by itself."""
+        order = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+        exporting = torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling()
+        if x.is_cuda or exporting or x[0, 0].numel() < 2 or not x.is_contiguous(memory_format=order):
+            return super().forward(x)
+        images = (
+            functional.batch_norm(image, None, None, self.weight, self.bias, True, 0.0, self.eps)
+            for image in x.split(1)
+        )
+        return torch.cat(list(images)) if len(x) > 1 else next(images)
 
 
 @dataclass(frozen=True)
@@ -154,7 +182,7 @@ class Layers:
         if kind == "batch":
             return BatchNorm(channels, scale=scale, eps=self.eps, momentum=self.momentum)
         if kind == "instance":
-            return _GroupNorm(channels, channels)
+            return InstanceNorm(channels)
         if kind == "group":
             return _GroupNorm(max(g for g in range(1, 9) if channels % g == 0), channels)
         return nn.Identity()
@@ -238,7 +266,7 @@ class DoubleConv(nn.Sequential):
 class MaxPool(nn.Module):
     """Halve the size by the maximum of 2x2 (2x2x2)."""
 
-    def __init__(self, layers: Layers, cin: int, width: int) -> None:
+    def __init__(self, layers: Layers, cin: int, width: int, before: int | None = None) -> None:
         super().__init__()
         self.out = cin
         self.pool = layers.max_pool()
@@ -251,7 +279,7 @@ class MaxPool(nn.Module):
 class StridedDown(nn.Module):
     """Halve the size by a 3x3 convolution of stride 2."""
 
-    def __init__(self, layers: Layers, cin: int, width: int) -> None:
+    def __init__(self, layers: Layers, cin: int, width: int, before: int | None = None) -> None:
         super().__init__()
         self.out = cin
         self.conv = layers.conv(cin, cin, stride=2)

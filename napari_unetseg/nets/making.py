@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from napari_unetseg.errors import PlanError
+from napari_unetseg.errors import ModelError, PlanError
 from napari_unetseg.nets.assembly import BLOCKS, DOWNS, NETS, SKIPS, UPS, Padded, Parts, UShape
 from napari_unetseg.nets.blocks import Layers, scaled
+from napari_unetseg.nets.pretrained import WEIGHTS, read_weights
 from napari_unetseg.plan import NetSpec
 
-__all__ = ["Request", "build", "count_parameters", "describe_net"]
+__all__ = ["Request", "build", "count_parameters", "describe_net", "unpadded"]
 
 _PARTS = {"block": BLOCKS, "down": DOWNS, "up": UPS, "skip": SKIPS}
 _STATISTICS = ("running_mean", "running_var")
@@ -68,6 +69,14 @@ def build(spec: NetSpec, *, start: bool = True) -> nn.Module:
     PlanError
         When the net cannot do what is asked: these dims, this depth, an unknown part or option.
     """
+    net = unpadded(spec)
+    if start and spec.pretrained:
+        _load_start_weights(net, spec)
+    return Padded(net, net.divisor)
+
+
+def unpadded(spec: NetSpec) -> nn.Module:
+    """Build the net that `spec` describes for sizes that its ``divisor`` divides."""
     facts = NETS.facts(spec.name)
     _check(spec, facts)
     layers = Layers(spec.dims, spec.norm, **facts.get("layers", {}))
@@ -84,7 +93,7 @@ def build(spec: NetSpec, *, start: bool = True) -> nn.Module:
         )
     elif chosen := [part for part in (*_PARTS, "deep_supervision") if part in spec.parts]:
         raise PlanError(f"{facts['title']} is not made of parts: {', '.join(chosen)} cannot be chosen.")
-    return Padded(made, made.divisor)
+    return made
 
 
 def count_parameters(net: nn.Module) -> dict[str, int]:
@@ -164,6 +173,23 @@ def _check(spec: NetSpec, facts: Mapping[str, Any]) -> None:
         raise PlanError(
             f"There are no start weights for {facts['title']}.", hint=f"These take some: {', '.join(able_names)}."
         )
+
+
+def _load_start_weights(net: nn.Module, spec: NetSpec) -> None:
+    title, backbone = NETS.facts(spec.name)["title"], NETS.facts(spec.name)["pretrained"]
+    if spec.width != 1 or spec.norm not in ("paper", "batch"):
+        raise PlanError(
+            f"Start weights fit {title} only at its own width and normalisation.",
+            hint="Set width to 1 and norm to paper, or leave out the start weights.",
+        )
+    state = read_weights(backbone, str(spec.pretrained))
+    try:
+        (net.encoder if isinstance(net, UShape) else net).load_imagenet(state)
+    except (RuntimeError, KeyError) as error:
+        raise ModelError(
+            f"The start weights {spec.pretrained} are not those of {backbone}.",
+            hint=f"Use torchvision's {WEIGHTS[backbone]}.",
+        ) from error
 
 
 def _options(spec: NetSpec, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,9 @@ Readings:
 
 * ``unet``: widths 32..512, every convolution with bias, no batch normalisation, transposed convolutions that halve the
   channels and have no activation: 7,759,521 parameters at one channel in, one out, as published.
+  ``parts={"reading": "modular"}`` is the U-Net of Laird 2019, with batch normalisation and widths 34..536 chosen to
+  come near its 8.5 million (8,512,586, four channels in); ``"ronneberger"`` has the widths 64..1024 of the first
+  U-Net, 31,030,593 (the FC-ResNet paper says 33 million, which no reading gives).
 * ``wide-unet``: widths 35..560, the decoder a mirror of the encoder: 9,282,246 (one channel in), the integer of the
   UNet++ authors' code. The papers' "9.1 million" is only met by U-Net's own transposed convolutions (256, 128, 64,
   32) under the wide blocks, 9,130,476: ``parts={"reading": "hybrid"}``.
@@ -35,9 +38,14 @@ __all__ = ["unet", "unet3d", "wide_unet"]
     family="U-Net",
     paper="Ronneberger et al. 2015, arXiv:1505.04597",
     sentence="The plain one: robust, quick, and the measure for all others; start here.",
+    options={"reading": ("plain", "modular", "ronneberger")},
 )
 def unet(request: Request) -> Parts:
     """U-Net with 32 to 512 features."""
+    if request.options["reading"] == "modular":
+        return Parts(request.widths(34, 67, 134, 268, 536), block=partial(DoubleConv, norm="batch", bias=True))
+    if request.options["reading"] == "ronneberger":
+        return Parts(request.widths(64, 128, 256, 512, 1024))
     return Parts(request.widths(32, 64, 128, 256, 512))
 
 
