@@ -19,7 +19,7 @@ __all__ = ["BatchNorm", "DoubleConv", "Layers", "MaxPool", "Resize", "StridedDow
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 _DECONV = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-_AVERAGE_POOL = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
+_AVERAGE_POOL = {2: functional.avg_pool2d, 3: functional.avg_pool3d}
 _LINEAR = {2: "bilinear", 3: "trilinear"}
 
 # Values a channel from which the gradient flows through their statistics; through fewer, hardly anything would be left.
@@ -129,6 +129,23 @@ class InstanceNorm(_GroupNorm):
         return torch.cat(list(images)) if len(x) > 1 else next(images)
 
 
+class _MeanPool(nn.Module):
+    """Mean over a window, padding not counted; also of an image smaller than the window, which torch refuses in 3D."""
+
+    def __init__(self, kernel: int, stride: int, padding: int) -> None:
+        super().__init__()
+        self.window = (kernel, stride)
+        self.padding = padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        pool = _AVERAGE_POOL[x.ndim - 2]
+        if min(x.shape[2:]) >= self.window[0]:
+            return pool(x, *self.window, padding=self.padding, count_include_pad=False)
+        margins = [self.padding] * (2 * (x.ndim - 2))
+        counted = functional.pad(x.new_ones(1, 1, *x.shape[2:]), margins)
+        return pool(functional.pad(x, margins), *self.window) / pool(counted, *self.window)
+
+
 @dataclass(frozen=True)
 class Layers:
     """What parts are made of.
@@ -203,7 +220,7 @@ class Layers:
 
     def average_pool(self, kernel: int, stride: int = 1, padding: int = 0) -> nn.Module:
         """Mean over a window, padding not counted."""
-        return _AVERAGE_POOL[self.dims](kernel, stride, padding, count_include_pad=False)
+        return _MeanPool(kernel, stride, padding)
 
     def _initialise(self, layer: nn.Module) -> nn.Module:
         if self.init in _INIT:
