@@ -74,7 +74,7 @@ _NORMALISATION = {
 
 
 def _net(plan: Plan, dataset: Dataset, samples: Sequence[Sample], compute: Compute, notes: list[str]) -> Plan:
-    able = NETS.facts(plan.net.name)["dims"]
+    able = NETS.facts(plan.net.name).get("dims", (2, 3))
     if plan.given("net", "dims"):
         dims = plan.net.dims
         if dims > dataset.ndim:
@@ -95,11 +95,11 @@ def _net(plan: Plan, dataset: Dataset, samples: Sequence[Sample], compute: Compu
     if plan.given("net", "outputs") and plan.net.outputs == len(dataset.classes):
         outputs = plan.net.outputs
     changes: dict[str, object] = {"dims": dims, "in_channels": dataset.in_channels, "outputs": outputs}
-    if not plan.given("net", "width"):
+    if not plan.given("net", "width") and not plan.net.pretrained:  # start weights fit the paper's net only
         changes["width"] = 1.0 if compute.device.type == "cuda" else 0.5
         if changes["width"] != 1.0:
             notes.append("Half the paper's width, about four times faster on this processor (width 1 is the paper's).")
-    if not plan.given("net", "norm"):
+    if not plan.given("net", "norm") and not plan.net.pretrained:
         changes["norm"] = "instance"
         notes.append(
             "Instance normalisation, which holds with one or two patches a step (norm 'paper' keeps the paper's)."

@@ -139,7 +139,7 @@ def nets(
     if not found:
         NETS[name]  # raises, with "did you mean"
     exact = name in NETS
-    able = [one for one in found if exact or dims is None or dims in NETS.facts(one)["dims"]]
+    able = [one for one in found if exact or dims is None or dims in NETS.facts(one).get("dims", (2, 3))]
     described = [describe_net(one, dims, in_channels or 1, outputs) for one in able]
     if as_json:
         _print_json(described)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from napari_unetseg.data import augment
+from napari_unetseg.data.augment import augment
 from napari_unetseg.errors import OutOfMemory, PlanError, Stopped
 from napari_unetseg.events import Control, Event, Note, PreviewReady, Started, StepDone, Validated, View, verb
 from napari_unetseg.inference.evaluate import evaluate

@@ -65,8 +65,11 @@ class Checkpoint:
             job.net.load_state_dict(_under(tensors, "net."))
             job.average.average.load_state_dict(_under(tensors, "average."))
             state = job.optimiser.state_dict()
+            parameters = [p for group in job.optimiser.param_groups for p in group["params"]]
             for key, value in _under(tensors, "optimiser.").items():
                 index, name = key.split(".", 1)
+                if value.shape == parameters[int(index)].shape:  # fused kernels want the memory order of the parameter
+                    value = torch.empty_like(parameters[int(index)]).copy_(value)
                 state["state"].setdefault(int(index), {})[name] = value
             job.optimiser.load_state_dict(state)
             progress = job.progress
