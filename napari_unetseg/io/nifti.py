@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import logging
 from pathlib import Path
 from typing import Any
@@ -61,7 +63,7 @@ class Nifti(Format):
         header["magic"] = header.single_magic
         _place(header, volume.geometry, fresh=kept is None)
         kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-        nib.save(kind(array, None, header, dtype=array.dtype), path)
+        _save(kind(array, None, header, dtype=array.dtype), path)
 
 
 FORMATS.register("nifti", keeps="affine")(Nifti())
@@ -71,6 +73,18 @@ def _header_class(block: bytes) -> Any:
     import nibabel as nib
 
     return next((c for c in (nib.Nifti1Header, nib.Nifti2Header) if c.may_contain_header(block)), None)
+
+
+def _save(image: Any, path: Path) -> None:
+    """Write under exactly this name; nibabel would change the case of its suffix."""
+    from nibabel.fileholders import FileHolder
+
+    with path.open("wb") as raw, contextlib.ExitStack() as stack:
+        file = raw
+        if path.name.lower().endswith(".gz"):
+            # without name and time, equal masks make equal files
+            file = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0))
+        image.to_file_map({"header": FileHolder(fileobj=file), "image": FileHolder(fileobj=file)})
 
 
 def _read_header(path: Path) -> Any:
@@ -89,7 +103,11 @@ def _read_header(path: Path) -> Any:
     if kind is None:
         raise ReadError(f"{path.name} is not a NIfTI file.", hint="Check what it is, or export it as NIfTI again.")
     with Opener(str(path)) as file, hushed("nibabel.global"):
-        return kind.from_fileobj(file)
+        header = kind.from_fileobj(file)
+    said = kind(block[: kind.sizeof_hdr], check=False)["pixdim"][1 : int(header["dim"][0]) + 1]
+    if (said[:3] == 0).any() and not header["sform_code"]:
+        logger.warning("%s: its voxel size %s is no size; 1 is used for 0", path.name, tuple(said[:3].tolist()))
+    return header
 
 
 def _geometry(header: Any, path: Path) -> Geometry:

@@ -77,13 +77,7 @@ FORMATS.register("tiff", keeps="affine")(Tiff())
 
 
 def _read(path: Path, colours: bool) -> Volume:
-    import tifffile
-
-    try:
-        file = tifffile.TiffFile(path, _multifile=False)
-    except tifffile.TiffFileError as error:
-        raise ReadError(f"{path.name} is not a TIFF file.", hint="Check what it is, or export it again.") from error
-    with file as tif, hushed("tifffile"):
+    with hushed("tifffile"), _open(path) as tif:
         if not tif.pages or not tif.series:
             raise ReadError(f"{path.name} holds no image.", hint="Copy or export it again.")
         series = tif.series[0]
@@ -98,6 +92,15 @@ def _read(path: Path, colours: bool) -> Volume:
         geometry, array = _geometry(tif, page, array, path)
         header = {"tiff": "imagej" if tif.is_imagej else "ome"}
     return Volume(array, geometry, path, header)
+
+
+def _open(path: Path) -> Any:
+    import tifffile
+
+    try:
+        return tifffile.TiffFile(path, _multifile=False)
+    except tifffile.TiffFileError as error:
+        raise ReadError(f"{path.name} is not a TIFF file.", hint="Check what it is, or export it again.") from error
 
 
 def _check_whole(tif: Any, series: Any, path: Path) -> None:
@@ -145,8 +148,8 @@ def _pixels(tif: Any, series: Any, path: Path) -> np.ndarray:
     compression = series.keyframe.compression
     try:
         return series.asarray()
-    except (ValueError, ImportError) as error:
-        if "imagecodecs" not in str(error):
+    except (ValueError, ImportError) as error:  # tifffile alone knows few codecs
+        if isinstance(error, ValueError) and "imagecodecs" not in str(error):
             raise
         name = COMPRESSION(compression).name if compression != 1 else f"{series.keyframe.bitspersample}-bit"
         logger.debug("%s: %s pixels are decoded by Pillow", path.name, name)
@@ -183,7 +186,8 @@ def _photometric(array: np.ndarray, axes: str, page: Any, colours: bool, imagej:
         return array, axes
     name = getattr(page.photometric, "name", "")
     if name == "MINISWHITE" and array.dtype == bool:
-        return ~array, axes
+        # tifffile marks boolean arrays so by default, without turning them over
+        return (array if str(page.software).startswith("tifffile") else ~array), axes
     if name == "MINISWHITE" and colours and array.dtype.kind == "u":
         return np.iinfo(array.dtype).max - array, axes
     if name == "PALETTE" and colours and page.colormap is not None:
