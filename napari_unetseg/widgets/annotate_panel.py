@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QCheckBox, QGridLayout, QPushButton, QSlider, QWidget
 
 from napari_unetseg.widgets.context import Context
 from napari_unetseg.widgets.keys import HELP
-from napari_unetseg.widgets.parts import Action, Panel, label, row, set_role, swatch
+from napari_unetseg.widgets.parts import Action, Actions, Panel, label, row, set_role, swatch
 from napari_unetseg.widgets.theme import icon
 
 __all__ = ["AnnotatePanel"]
@@ -42,7 +42,7 @@ class AnnotatePanel(Panel):
         self.start = Action("Brush in hand", "Make the annotation layer active and take the brush", role="")
         self.start.clicked.connect(lambda: context.do(context.bridge.annotate))
         self.add(self._hint, self._grid, self._make_tools(), self._make_brush(), self._make_shown(), self._make_walk())
-        self.add(self.start, _key_help())
+        self.add(Actions(self.start), _key_help())
         workspace, bridge = context.workspace, context.bridge
         workspace.classes_changed.connect(self._fill)
         workspace.actions_changed.connect(self.refresh)
@@ -63,7 +63,9 @@ class AnnotatePanel(Panel):
         if not missing:
             painted = len(workspace.project.annotated())
             return f"strokes in {painted} image{'s' * (painted != 1)}", "done"
-        return f"no strokes of {', '.join(missing)}", "next"
+        if len(missing) == len(workspace.classes):
+            return "no strokes yet", "next"
+        return f"none yet: {', '.join(missing)}", "next"
 
     # -- parts ------------------------------------------------------------------------------------------------
 
@@ -116,13 +118,11 @@ class AnnotatePanel(Panel):
 
     def _make_walk(self) -> QWidget:
         step = self.context.bridge.step_wanted.emit
-        self.previous = Action("‹ Previous image", "The image before (Shift-N)", silent=True)
-        self.next = Action("Next image ›", "The next image (key N)", silent=True)
+        self.previous = Action("‹ Previous", "The image before (Shift-N)")
+        self.next = Action("Next ›", "The next image (key N)")
         self.previous.clicked.connect(lambda: step(-1))
         self.next.clicked.connect(lambda: step(1))
-        box = QWidget()
-        box.setLayout(row(self.previous, self.next, stretch=(1, 1)))
-        return box
+        return Actions(self.previous, self.next, stretch=(1, 1))
 
     # -- shown ------------------------------------------------------------------------------------------------
 

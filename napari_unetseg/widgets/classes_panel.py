@@ -8,7 +8,7 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QColorDialog, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
 from napari_unetseg.widgets.context import Context
-from napari_unetseg.widgets.parts import Action, Panel, label, row, set_role, swatch
+from napari_unetseg.widgets.parts import Action, Actions, Panel, label, row, set_role, swatch
 from napari_unetseg.widgets.theme import SERIES
 from napari_unetseg.workspace import Class
 
@@ -31,9 +31,9 @@ class ClassesPanel(Panel):
         )
         self.add_class = Action("Add class", "One more thing to tell apart, at most 9 by keys")
         self.add_class.clicked.connect(self.append)
-        self.remove_class = Action("Remove last", "Only a class without strokes can be removed", silent=True)
+        self.remove_class = Action("Remove last", "Only a class without strokes can be removed")
         self.remove_class.clicked.connect(self.drop_last)
-        self.add(self._hint, self._rows_box, row(self.add_class, self.remove_class, stretch=(1, 1)))
+        self.add(self._hint, self._rows_box, Actions(self.add_class, self.remove_class, stretch=(1, 1)))
         context.workspace.classes_changed.connect(self._fill)
         context.workspace.actions_changed.connect(self.refresh)
         self._fill()

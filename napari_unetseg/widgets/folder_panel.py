@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QHeaderView, QLineEdit, QProgressBar, QPushButton, QT
 
 from napari_unetseg.widgets import files
 from napari_unetseg.widgets.context import Context, duration
-from napari_unetseg.widgets.parts import Action, Panel, label, row
+from napari_unetseg.widgets.parts import Action, Actions, Panel, label, row
 
 __all__ = ["FolderPanel"]
 
@@ -27,14 +27,15 @@ class FolderPanel(Panel):
         self.inputs, inputs = self._make_line("Images", "Folder of images to segment", self._take_inputs)
         self.out, out = self._make_line("Masks go to", "Folder for masks, table.csv and run.json", self._take_out)
         self.segment = Action("Segment folder", "One mask a file, in the file's own format and place", role="primary")
-        self.stop = Action("Stop", "Finish the file at hand; a later run goes on from there", silent=True)
+        self.stop = Action("Stop", "Finish the file at hand; a later run goes on from there")
+        self._actions = Actions(self.segment, self.stop, stretch=(1, 1))
         self.segment.clicked.connect(self.start)
         self.stop.clicked.connect(lambda: context.do(workspace.stop))
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.sentence = label("", "muted")
         self.rows = _rows()
-        self.add(inputs, out, row(self.segment, self.stop, stretch=(2, 1)), self.bar, self.sentence, self.rows)
+        self.add(inputs, out, self._actions, self.bar, self.sentence, self.rows)
         self.inputs.textChanged.connect(self.refresh)
         self.out.textChanged.connect(self.refresh)
         workspace.folder_changed.connect(self._fill)
@@ -118,7 +119,10 @@ class FolderPanel(Panel):
         workspace = self.context.workspace
         self.segment.set_why(workspace.why_not("segment_folder") or self._missing())
         segmenting = workspace.stage == "segmenting"
-        self.stop.set_why(workspace.why_not("stop") if segmenting else "No folder is being segmented.")
+        self.stop.set_why(workspace.why_not("stop") if segmenting else "")
+        self.segment.setVisible(not segmenting)
+        self.stop.setVisible(segmenting)
+        self._actions.refresh()
         self._show_progress()
 
     def _missing(self) -> str:

@@ -9,13 +9,13 @@ from typing import Any
 from napari.layers import Image
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QHeaderView, QMenu, QTreeWidget, QTreeWidgetItem, QWidget
+from qtpy.QtWidgets import QHeaderView, QMenu, QTreeWidget, QTreeWidgetItem
 
 from napari_unetseg.io import is_image
 from napari_unetseg.widgets import files
 from napari_unetseg.widgets.context import Context
 from napari_unetseg.widgets.layers import role_of, volume_of
-from napari_unetseg.widgets.parts import Action, Panel, label, row
+from napari_unetseg.widgets.parts import Action, Actions, Panel, label
 
 __all__ = ["ImagesPanel"]
 
@@ -33,9 +33,9 @@ class ImagesPanel(Panel):
         workspace = context.workspace
         self.project_name = label("", "title")
         self.project_path = label("", "muted")
-        self.new = Action("New project…", "Make a folder that will keep images, strokes, models and masks together")
-        self.open = Action("Open project…", "Go on where you left a project (a folder that ends in .unetseg)")
-        self.sample = Action("Sample project", "Try everything on images that come with the plugin")
+        self.new = Action("New…", "Make a folder that will keep images, strokes, models and masks together")
+        self.open = Action("Open…", "Go on where you left a project (a folder that ends in .unetseg)")
+        self.sample = Action("Sample…", "Try everything on images that come with the plugin")
         self.new.clicked.connect(self.ask_new)
         self.open.clicked.connect(self.ask_open)
         self.sample.clicked.connect(self.choose_sample)
@@ -43,17 +43,13 @@ class ImagesPanel(Panel):
         self.add_files = Action(
             "Add files…", "TIFF, NIfTI, PNG or JPEG, 2D or 3D; or drop files onto this panel. They stay where they are."
         )
-        self.add_layers = Action(
-            "Add open layers", "Take the images that are open in napari into the project", silent=True
-        )
-        self.remove = Action("Remove", "Take the chosen image out of the project; its file is not touched", silent=True)
+        self.add_layers = Action("Add open layers", "Take the images that are open in napari into the project")
+        self.remove = Action("Remove", "Take the chosen image out of the project; its file is not touched")
         self.add_files.clicked.connect(self.ask_files)
         self.add_layers.clicked.connect(lambda: context.do(self.take_open_layers))
         self.remove.clicked.connect(lambda: context.do(workspace.remove_case, workspace.case))
-        self._projects = QWidget()
-        self._projects.setLayout(row(self.new, self.open, self.sample, stretch=(1, 1, 1)))
-        self._files = QWidget()
-        self._files.setLayout(row(self.add_files, self.add_layers, self.remove, stretch=(1, 1, 0)))
+        self._projects = Actions(self.new, self.open, self.sample, stretch=(1, 1, 1))
+        self._files = Actions(self.add_files, self.add_layers, self.remove, stretch=(1, 1, 0))
         self.add(self.project_name, self.project_path, self._projects, self.list, self._files)
         workspace.project_changed.connect(self._on_project)
         workspace.cases_changed.connect(self._fill)
@@ -155,8 +151,6 @@ class ImagesPanel(Panel):
         made.setColumnCount(2)
         made.setRootIsDecorated(False)
         made.setUniformRowHeights(True)
-        made.setMinimumHeight(116)
-        made.setMaximumHeight(170)
         made.header().setStretchLastSection(False)
         made.header().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         made.header().setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
@@ -204,6 +198,8 @@ class ImagesPanel(Panel):
             item.setToolTip(0, case)
             self.list.addTopLevelItem(item)
         self.list.blockSignals(False)
+        shown = min(max(2, self.list.topLevelItemCount()), 6)
+        self.list.setFixedHeight(shown * max(22, self.list.sizeHintForRow(0)) + 8)
         self._mark()
         self.refresh()
 

@@ -94,7 +94,7 @@ class NetPicker(QWidget):
 
     def _show(self) -> None:
         net = self._nets.get(self._name)
-        self.button.setText(net["title"] if net else self._name)
+        self.button.setText(f"{net['title'] if net else self._name}   ▾")
         if net is None:
             self.facts.setText("The list of architectures comes with the engine, in a moment.")
             return

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QPoint, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QMouseEvent, QPainter, QPixmap
-from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QLayout, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QLayout,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QElidingLabel
 
-__all__ = ["Action", "Panel", "Section", "label", "repolish", "row", "set_role", "swatch"]
+__all__ = ["Action", "Actions", "Column", "Panel", "Section", "label", "repolish", "row", "set_role", "swatch"]
 
 
 class Section(QFrame):
@@ -71,7 +82,9 @@ class _Header(QFrame):
         self.number.setFixedSize(20, 20)
         self.number.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.title = label(title, "title", wrap=False)
-        self.state = label("", "muted", wrap=False)
+        self.state = QElidingLabel("")
+        set_role(self.state, "muted")
+        self.state.setTextFormat(Qt.TextFormat.PlainText)
         self.state.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self.state.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.arrow = label("▸", wrap=False)
@@ -108,36 +121,75 @@ class Panel(QWidget):
                 self.column.addLayout(thing)
 
 
-class Action(QWidget):
-    """A button; while it cannot be pressed, a line under it and its tooltip say why."""
+class Column(QScrollArea):
+    """Scrolls up and down only, and is never narrower than what it holds."""
 
-    clicked = Signal()
-
-    def __init__(self, text: str, tooltip: str = "", *, role: str = "", silent: bool = False) -> None:
+    def __init__(self, page: QWidget) -> None:
         super().__init__()
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setWidget(page)
+
+    def minimumSizeHint(self) -> QSize:
+        """Width of the page and of the bar beside it."""
+        bar = self.verticalScrollBar().sizeHint().width()
+        return QSize(self.widget().minimumSizeHint().width() + bar, super().minimumSizeHint().height())
+
+    def scroll_to(self, widget: QWidget) -> None:
+        """Bring a widget of the page to the top."""
+        self.verticalScrollBar().setValue(widget.mapTo(self.widget(), QPoint(0, 0)).y() - 4)
+
+
+class Action(QPushButton):
+    """A button that says why it cannot be pressed: in its tooltip, and in the line under its `Actions`."""
+
+    changed = Signal()
+
+    def __init__(self, text: str, tooltip: str = "", *, role: str = "") -> None:
+        super().__init__(text)
         self._tooltip = tooltip
-        self._silent = silent  # a neighbour shows the same reason already
-        self.button = QPushButton(text)
-        self.button.setToolTip(tooltip)
-        set_role(self.button, role)
-        self.button.clicked.connect(lambda: self.clicked.emit())
-        self.why = label("", "why")
-        self.why.hide()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(3)
-        layout.addWidget(self.button)
-        layout.addWidget(self.why)
+        self.why = ""
+        self.setToolTip(tooltip)
+        set_role(self, role)
 
     def set_why(self, reason: str) -> None:
         """Disable the button for `reason`; enable it when there is none."""
-        if self.button.isEnabled() == (not reason) and self.why.text() == reason:
+        if reason == self.why and self.isEnabled() == (not reason):
             return
-        self.button.setEnabled(not reason)
-        self.button.setToolTip(reason or self._tooltip)
-        self.setToolTip(reason)  # a disabled button shows no tooltip of its own on every platform
-        self.why.setText(reason)
-        self.why.setVisible(bool(reason) and not self._silent)
+        self.why = reason
+        self.setEnabled(not reason)
+        self.setToolTip(reason or self._tooltip)
+        self.changed.emit()
+
+
+class Actions(QWidget):
+    """Buttons side by side, and under them a line that says why those that are disabled are disabled."""
+
+    def __init__(self, *actions: Action, stretch: Iterable[int] = ()) -> None:
+        super().__init__()
+        self._actions = actions
+        self.line = label("", "why")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(3)
+        layout.addLayout(row(*actions, stretch=stretch))
+        layout.addWidget(self.line)
+        for action in actions:
+            action.changed.connect(self.refresh)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Collect the reasons; one that several buttons share is said once."""
+        reasons: dict[str, list[str]] = {}
+        for action in self._actions:
+            if action.why and not action.isHidden():
+                reasons.setdefault(action.why, []).append(action.text().strip(" ‹›…"))
+        visible = [action for action in self._actions if not action.isHidden()]
+        named = len(reasons) > 1 or sum(map(len, reasons.values())) < len(visible)
+        lines = [f"{', '.join(names)}: {why}" if named else why for why, names in reasons.items()]
+        self.line.setText("\n".join(lines))
+        self.line.setVisible(bool(lines))
 
 
 def label(text: str, role: str = "", *, wrap: bool = True) -> QLabel:

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem, QTreeWid
 
 from napari_unetseg.scores import Scores
 from napari_unetseg.widgets.context import Context
-from napari_unetseg.widgets.parts import Action, Panel, label, row, swatch
+from napari_unetseg.widgets.parts import Action, Actions, Panel, label, swatch
 from napari_unetseg.workspace import Round
 
 __all__ = ["ReviewPanel"]
@@ -26,19 +26,18 @@ class ReviewPanel(Panel):
         workspace = context.workspace
         self.sentence = label("", "")
         self.table = _table()
-        self.predict = Action("Show mask of this image", "Segment the image in hand with the current model")
+        self.predict = Action("Predict this image", "Segment the image in hand with the current model")
         self.accept = Action(
             "Accept mask",
             "Save the mask in the image's own format and place; your strokes overrule the net",
             role="primary",
         )
-        self.correct = Action(
-            "Correct", "Take the brush and paint where the mask is wrong, then train again", silent=True
-        )
-        self.undo_accept = Action("Undo accept", "Take the last acceptance back", silent=True)
+        self.correct = Action("Correct", "Take the brush and paint where the mask is wrong, then train again")
+        self.undo_accept = Action("Undo accept", "Take the last acceptance back")
         self.rounds = _rounds()
         self._rounds_title = label("Rounds: every model is kept", "muted")
-        self.go_back = Action("Use the chosen round", "Predict with that model from now on", silent=True)
+        self.go_back = Action("Use the chosen round", "Predict with that model from now on")
+        self._back = Actions(self.go_back)
         self.predict.clicked.connect(lambda: context.do(workspace.predict_current))
         self.accept.clicked.connect(lambda: context.do(workspace.accept))
         self.correct.clicked.connect(self.take_brush)
@@ -46,8 +45,8 @@ class ReviewPanel(Panel):
         self.go_back.clicked.connect(self.use_round)
         self.rounds.itemSelectionChanged.connect(self.refresh)
         self.rounds.itemDoubleClicked.connect(lambda *_: self.use_round())
-        self.add(self.sentence, self.table, self.predict, row(self.accept, self.correct, stretch=(2, 1)))
-        self.add(self.undo_accept, self._rounds_title, self.rounds, self.go_back)
+        self.add(self.sentence, self.table, Actions(self.predict), Actions(self.accept, self.correct, stretch=(2, 1)))
+        self.add(Actions(self.undo_accept), self._rounds_title, self.rounds, self._back)
         workspace.rounds_changed.connect(self._fill)
         workspace.classes_changed.connect(self._fill)
         workspace.case_changed.connect(self.refresh)
@@ -130,7 +129,7 @@ class ReviewPanel(Panel):
             item.setToolTip(2, scores.sentence() if scores else "Nothing was held out to measure on.")
             self.rounds.addTopLevelItem(item)
         self.rounds.blockSignals(False)
-        for widget in (self.rounds, self._rounds_title, self.go_back):
+        for widget in (self.rounds, self._rounds_title, self._back):
             widget.setVisible(len(rounds) > 1)
 
     def refresh(self, _: Any = None) -> None:

@@ -99,6 +99,8 @@ QLineEdit, QSpinBox, QDoubleSpinBox, QComboBox {{ min-height: 20px; border-radiu
 QLineEdit {{ background: {c.foreground}; padding: 2px 6px; }}
 QLineEdit:focus {{ border: 1px solid {c.accent}; }}
 QListWidget, QTableWidget, QTreeWidget {{ background: {c.foreground}; border-radius: 4px; padding: 2px; }}
+QTreeWidget::item {{ padding: 2px 2px; min-height: 18px; }}
+QTreeWidget::item:selected {{ background: {c.primary}; color: {c.text}; }}
 QListWidget::item {{ padding: 4px 6px; border-radius: 3px; }}
 QListWidget::item:selected, QTableWidget::item:selected {{ background: {c.accent}; color: {on_accent}; }}
 QTableWidget {{ gridline-color: {c.primary}; }}

@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QProgressBar,
 
 from napari_unetseg.widgets.context import Context, duration
 from napari_unetseg.widgets.net_picker import NetPicker
-from napari_unetseg.widgets.parts import Action, Panel, label, row
+from napari_unetseg.widgets.parts import Action, Actions, Panel, label
 from napari_unetseg.widgets.plots import CurvesView
 
 __all__ = ["TrainPanel"]
@@ -39,7 +39,8 @@ class TrainPanel(Panel):
         self.picker = NetPicker()
         self.picker.chosen.connect(lambda name: context.do(workspace.change_plan, net={"name": name}))
         self.train = Action("Train", "Learn from all strokes; you can go on painting meanwhile", role="primary")
-        self.stop = Action("Stop", "Finish now and keep the best model so far", silent=True)
+        self.stop = Action("Stop", "Finish now and keep the best model so far", role="primary")
+        self._actions = Actions(self.train, self.stop, stretch=(1, 1))
         self.train.clicked.connect(lambda: context.do(workspace.train))
         self.stop.clicked.connect(lambda: context.do(workspace.stop))
         self.bar = QProgressBar()
@@ -50,7 +51,7 @@ class TrainPanel(Panel):
         self.corrections.setToolTip(
             "New strokes are first compared with what the model said before it had seen them: honest progress."
         )
-        self.add(self.picker, self._make_form(), row(self.train, self.stop, stretch=(2, 1)))
+        self.add(self.picker, self._make_form(), self._actions)
         self.add(self.bar, self.sentence, self.curves, self.corrections)
         workspace.plan_changed.connect(self._show_plan)
         workspace.nets_changed.connect(self.picker.set_nets)
@@ -162,9 +163,12 @@ class TrainPanel(Panel):
         """Bring the buttons up to date."""
         workspace = self.context.workspace
         self.train.set_why(workspace.why_not("train"))
-        self.train.button.setText("Train again" if workspace.rounds else "Train")
+        self.train.setText("Train again" if workspace.rounds else "Train")
         training = workspace.stage == "training"
-        self.stop.set_why(workspace.why_not("stop") if training or workspace.stage == "idle" else "No training runs.")
+        self.stop.set_why(workspace.why_not("stop") if training else "")
+        self.train.setVisible(not training)
+        self.stop.setVisible(training)
+        self._actions.refresh()
         idle = workspace.stage == "idle"
         for widget in (self.picker, self.minutes, self.dims, self.width):
             widget.setEnabled(idle)
@@ -174,6 +178,8 @@ class TrainPanel(Panel):
 def _choice(options: tuple[tuple[str, Any], ...], tooltip: str) -> QComboBox:
     box = QComboBox()
     box.addItems([text for text, _ in options])
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(12)
     box.setToolTip(tooltip)
     return box
 

@@ -11,7 +11,7 @@ from typing import Any
 import napari
 from psygnal import Signal
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
-from qtpy.QtWidgets import QApplication, QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QLabel, QVBoxLayout, QWidget
 
 from napari_unetseg.errors import UnetSegError
 from napari_unetseg.widgets.annotate_panel import AnnotatePanel
@@ -20,7 +20,7 @@ from napari_unetseg.widgets.context import Context
 from napari_unetseg.widgets.folder_panel import FolderPanel
 from napari_unetseg.widgets.images_panel import ImagesPanel
 from napari_unetseg.widgets.jobs import QtJobs
-from napari_unetseg.widgets.parts import Section, label, set_role
+from napari_unetseg.widgets.parts import Column, Section, label, set_role
 from napari_unetseg.widgets.review_panel import ReviewPanel
 from napari_unetseg.widgets.theme import stylesheet
 from napari_unetseg.widgets.train_panel import TrainPanel
@@ -46,7 +46,6 @@ class Workbench(QWidget):
         super().__init__()
         self.setObjectName("unetsegBench")
         self.setAcceptDrops(True)
-        self.setMinimumWidth(WIDTH - 40)
         self.jobs = QtJobs()
         self.workspace = Workspace(self.jobs)
         self.context = Context(viewer, self.workspace)
@@ -86,11 +85,7 @@ class Workbench(QWidget):
         for section in self.sections:
             column.addWidget(section)
         column.addStretch(1)
-        self.scroll = QScrollArea()
-        self.scroll.setWidgetResizable(True)
-        self.scroll.setFrameShape(QFrame.Shape.NoFrame)
-        self.scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.scroll.setWidget(page)
+        self.scroll = Column(page)
         self.status = label("Starting the engine …", "muted")
         self.status.setContentsMargins(8, 2, 8, 4)
         top = QWidget()
@@ -217,7 +212,7 @@ class Workbench(QWidget):
         if workspace.accepted:
             return "The mask is saved. Go to the next image, or segment a folder."
         if workspace.prediction is None:
-            return "Press “Show mask of this image” to see what the model makes of it."
+            return "Press “Predict this image” to see what the model makes of it."
         return "Look at the mask: accept it, or paint where it is wrong and train again."
 
     # -- files dropped on it ----------------------------------------------------------------------------------
@@ -276,9 +271,9 @@ class _Shut:
         jobs.close()
 
 
-def _scroll_to(scroll: QScrollArea, section: Section) -> None:
+def _scroll_to(column: Column, section: Section) -> None:
     with contextlib.suppress(RuntimeError):  # the window was closed meanwhile
-        scroll.verticalScrollBar().setValue(section.pos().y() - 4)
+        column.scroll_to(section)
 
 
 def open_workbench(
