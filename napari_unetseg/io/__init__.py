@@ -124,8 +124,10 @@ def write(path: AnyPath, volume: Volume | LabelVolume, like: Volume | LabelVolum
     def write_and_check(beside: Path) -> None:
         try:
             fmt.write(beside, volume, like)
-        except (OSError, UnetSegError):
+        except OSError:
             raise
+        except WriteError as error:
+            raise WriteError(f"{path.name} could not be written: {error.message}", hint=error.hint) from error
         except Exception as error:  # an encoder may refuse in any way it likes
             raise WriteError(
                 f"{path.name} could not be written: {_first_line(error)}", hint="Try another format, such as .tif."

@@ -61,7 +61,11 @@ class Format(ABC):
 
     @abstractmethod
     def write(self, path: Path, volume: Volume | LabelVolume, like: Volume | LabelVolume | None) -> None:
-        """Write `volume`, whose geometry is settled, with whatever of the header of `like` the format can keep."""
+        """Write `volume`, whose geometry is settled, with whatever of the header of `like` the format can keep.
+
+        What it cannot hold it refuses with a `WriteError` whose message is the reason alone: `path` is not yet the
+        name that the user knows, and `napari_unetseg.io.write` says that one.
+        """
 
 
 FORMATS: Registry[Format] = Registry("file format")
@@ -104,14 +108,14 @@ def labels_from(array: np.ndarray, path: Path) -> np.ndarray:
     return first.astype(np.result_type(np.min_scalar_type(int(low)), np.min_scalar_type(int(high))))
 
 
-def compact(labels: np.ndarray, path: Path) -> np.ndarray:
+def compact(labels: np.ndarray) -> np.ndarray:
     """Labels in the smallest integer dtype, of at most 32 bits, that holds them."""
     low, high = int(labels.min()), int(labels.max())
     kinds = (np.uint8, np.uint16, np.uint32) if low >= 0 else (np.int16, np.int32)
     for kind in kinds:
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
             return labels.astype(kind, copy=False)
-    raise WriteError(f"{path.name} could not be written: label {high} needs more than 32 bits.", hint="Renumber them.")
+    raise WriteError(f"label {high if low >= 0 else low} needs more than 32 bits.", hint="Number the classes from 0.")
 
 
 def check_size(path: Path, shape: Sequence[int], bits: int, most: int = DEFLATED) -> None:

@@ -51,7 +51,7 @@ class Nifti(Format):
         """Write with the header of `like` or of `volume`, but unscaled and with the dtype of the array."""
         import nibabel as nib
 
-        array = _from_channels(volume, path)
+        array = _from_channels(volume)
         kept = (like if like is not None and "nifti" in like.header else volume).header.get("nifti")
         header = _header_class(kept)(kept) if kept else nib.Nifti1Header()
         header.set_data_dtype(array.dtype)
@@ -180,17 +180,17 @@ def _to_channels(array: np.ndarray, ndim: int) -> np.ndarray:
     return array.reshape(*array.shape[:ndim], -1, order="F").T
 
 
-def _from_channels(volume: Volume | LabelVolume, path: Path) -> np.ndarray:
+def _from_channels(volume: Volume | LabelVolume) -> np.ndarray:
     array = volume.data
     if isinstance(volume, LabelVolume):
-        return compact(array, path).T
+        return compact(array).T
     if array.dtype == np.float16:
         array = array.astype(np.float32)
     if len(array) == 1:
         return array[0].T
     if volume.ndim == 2:
         raise WriteError(
-            f"{path.name} could not be written: NIfTI has no 2D images with {len(array)} channels.",
+            f"NIfTI has no 2D images with {len(array)} channels.",
             hint="Choose .tif instead.",
         )
     return array.T

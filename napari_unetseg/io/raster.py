@@ -50,22 +50,18 @@ class Raster(Format):
         from PIL import Image
 
         if not path.name.lower().endswith(".png"):
-            raise WriteError(
-                f"{path.name} could not be written: {path.suffix} would change the values.", hint="Choose .png or .tif."
-            )
+            raise WriteError(f"{path.suffix} would change the values.", hint="Choose .png or .tif.")
         if volume.ndim == 3:
             raise WriteError(
-                f"{path.name} could not be written: PNG holds one plane, not a stack of {volume.shape[0]}.",
+                f"PNG holds one plane, not a stack of {volume.shape[0]}.",
                 hint="Choose .tif or .nii.gz.",
             )
-        array = compact(volume.data, path) if isinstance(volume, LabelVolume) else np.moveaxis(volume.data, 0, -1)
+        array = compact(volume.data) if isinstance(volume, LabelVolume) else np.moveaxis(volume.data, 0, -1)
         array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
         fits = array.dtype in (np.uint8, np.uint16) if array.ndim == 2 else array.dtype == np.uint8
         if not fits or (array.ndim == 3 and array.shape[-1] != 3):
             channels = array.shape[-1] if array.ndim == 3 else 1
-            raise WriteError(
-                f"{path.name} could not be written: PNG does not hold {channels} x {array.dtype}.", hint="Choose .tif."
-            )
+            raise WriteError(f"PNG does not hold {channels} x {array.dtype}.", hint="Choose .tif.")
         Image.fromarray(np.ascontiguousarray(array)).save(path, format="PNG")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class Tiff(Format):
         """Write as ImageJ where `like` is, else as OME-TIFF."""
         import tifffile
 
-        array = compact(volume.data, path) if isinstance(volume, LabelVolume) else volume.data
+        array = compact(volume.data) if isinstance(volume, LabelVolume) else volume.data
         if array.dtype == np.float16:  # unknown to OME and ImageJ
             array = array.astype(np.float32)
         axes = ("" if isinstance(volume, LabelVolume) else "C") + volume.geometry.axes
@@ -109,12 +110,13 @@ def _check_whole(tif: Any, series: Any, path: Path) -> None:
     check_size(path, series.shape, first.bitspersample, most=2**16)
     end = tif.filehandle.size
     short = ReadError(f"{path.name} is cut short: part of its pixels is missing.", hint="Copy or export it again.")
+    files = set(re.findall(r'FileName="([^"]+)"', tif.ome_metadata or "")) if series.kind != "ome" else set()
+    if len(files) > 1 or None in series.pages:
+        raise ReadError(
+            f"{path.name} is one file of several, and some of its planes lie in the others.",
+            hint="Export the image as a single file.",
+        )
     for page in series.pages:
-        if page is None:
-            raise ReadError(
-                f"{path.name} is one file of several, and some of its planes lie in the others.",
-                hint="Export the image as a single file.",
-            )
         starts, counts = page.dataoffsets, page.databytecounts
         if not starts or len(starts) != len(counts) or any(o + n > end for o, n in zip(starts, counts, strict=True)):
             raise short
