@@ -66,7 +66,7 @@ class FolderPanel(Panel):
         browse = QPushButton("Browse…")
         browse.clicked.connect(lambda: files.ask_folder(self, tooltip, answer, edit.text()))
         name = label(title, wrap=False)
-        name.setMinimumWidth(76)
+        name.setFixedWidth(84)
         box = QWidget()
         box.setLayout(row(name, edit, browse, stretch=(0, 1, 0)))
         return edit, box
@@ -91,13 +91,14 @@ class FolderPanel(Panel):
             if failed:
                 item.setForeground(1, QColor(self.context.look.error))
                 item.addChild(QTreeWidgetItem([str(one["error"])]))
-            self.rows.addTopLevelItem(item)
+            self.rows.insertTopLevelItem(0 if failed else self.rows.topLevelItemCount(), item)
             if failed:
                 item.child(0).setFirstColumnSpanned(True)
                 item.child(0).setToolTip(0, str(one["error"]))
                 item.setExpanded(True)
         self.rows.setVisible(bool(rows))
-        self.rows.scrollToBottom()
+        if rows:
+            self.rows.scrollToItem(self.rows.topLevelItem(self.rows.topLevelItemCount() - 1))
 
     def _show_progress(self, progress: Any = None) -> None:
         workspace = self.context.workspace

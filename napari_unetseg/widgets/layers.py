@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,17 @@ from napari_unetseg.errors import GeometryError
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
 from napari_unetseg.workspace import Class
 
-__all__ = ["ROLE", "geometry_of", "image_layers", "label_colours", "labels_of", "placement", "role_of", "volume_of"]
+__all__ = [
+    "ROLE",
+    "geometry_at",
+    "geometry_of",
+    "image_layers",
+    "label_colours",
+    "labels_of",
+    "placement",
+    "role_of",
+    "volume_of",
+]
 
 ROLE = "unetseg"  # key in `layer.metadata`; layers are found by it, never by their names
 GEOMETRY = "geometry"
@@ -86,17 +96,23 @@ def label_colours(classes: Sequence[Class], *, mask: bool) -> DirectLabelColorma
     return DirectLabelColormap(color_dict={**colours, 0: "transparent", None: "transparent"})
 
 
-def geometry_of(layer: Any, ndim: int) -> Geometry:
-    """Geometry of a layer: the one our readers left in it, else from its scale and units."""
-    kept = layer.metadata.get(GEOMETRY)
-    if isinstance(kept, Geometry) and kept.ndim == ndim:
+def geometry_at(attributes: Mapping[str, Any], ndim: int) -> Geometry:
+    """Geometry from what napari knows of a layer: the one our readers left in its metadata, else scale and units."""
+    spacing = np.abs(np.asarray(attributes.get("scale", (1.0,) * ndim), dtype=float))[-ndim:]
+    kept = (attributes.get("metadata") or {}).get(GEOMETRY)
+    if isinstance(kept, Geometry) and kept.ndim == ndim and np.allclose(kept.spacing, spacing):
         return kept
-    spacing = np.abs(np.asarray(layer.scale, dtype=float))[-ndim:]
-    unit = _UNITS.get(str(layer.units[-1]), "pixel")
+    units = attributes.get("units") or ("pixel",)
     affine = np.eye(4)
     affine[range(3 - ndim, 3), range(3 - ndim, 3)] = spacing
-    affine[3 - ndim : 3, 3] = np.asarray(layer.translate, dtype=float)[-ndim:]
-    return Geometry(tuple(float(s) for s in spacing), unit, affine)
+    affine[3 - ndim : 3, 3] = np.asarray(attributes.get("translate", (0.0,) * ndim), dtype=float)[-ndim:]
+    return Geometry(tuple(float(s) for s in spacing), _UNITS.get(str(units[-1]), "pixel"), affine)
+
+
+def geometry_of(layer: Any, ndim: int) -> Geometry:
+    """Geometry of a layer; see `geometry_at`."""
+    names = ("metadata", "scale", "units", "translate")
+    return geometry_at({name: getattr(layer, name) for name in names}, ndim)
 
 
 def volume_of(layer: Image, step: Sequence[int] = ()) -> Volume:

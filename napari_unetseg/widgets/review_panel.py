@@ -154,6 +154,7 @@ def _table() -> QTableWidget:
     table.setHorizontalHeaderLabels(["Class", "Dice", "Jaccard"])
     table.horizontalHeaderItem(1).setToolTip("2 · overlap / (mask + truth), 0 to 1; 1 is perfect")
     table.horizontalHeaderItem(2).setToolTip("overlap / union, 0 to 1; 1 is perfect")
+    table.horizontalHeaderItem(0).setTextAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
     table.verticalHeader().hide()
     table.verticalHeader().setDefaultSectionSize(26)
     table.setShowGrid(False)

@@ -21,9 +21,9 @@ _DIMS = (
 _WIDTHS = (
     ("decided from the device", None),
     ("full, as in the paper", 1.0),
-    ("half: about 4 times faster", 0.5),
-    ("quarter: about 12 times faster", 0.25),
-    ("eighth: for a quick look", 0.125),
+    ("half, about 4 times faster", 0.5),
+    ("quarter, faster still", 0.25),
+    ("eighth, for a quick look", 0.125),
 )
 
 

@@ -57,10 +57,20 @@ class Workspace(Desk):
 
     def change_plan(self, **sections: Mapping[str, Any]) -> Plan:
         """Replace some fields: ``change_plan(net={"name": "unet3d"}, training={"minutes": 5})``."""
-        self.plan = self.plan.change(**sections)
-        self.remember(plan=json.loads(self.plan.to_json(complete=False)))
-        self.plan_changed.emit(self.plan)
-        return self.plan
+        return self._plan_so(self.plan.change(**sections))
+
+    def decide_for_me(self, section: str, *names: str) -> Plan:
+        """Take fields back, to be decided from the images and the device when training starts."""
+        values = self.plan.model_dump(exclude_unset=True, by_alias=True)
+        for name in names:
+            values.get(section, {}).pop(name, None)
+        return self._plan_so(Plan(**values))
+
+    def _plan_so(self, plan: Plan) -> Plan:
+        self.plan = plan
+        self.remember(plan=json.loads(plan.to_json(complete=False)))
+        self.plan_changed.emit(plan)
+        return plan
 
     def ask_nets(self) -> None:
         """Have the facts about the architectures computed, for images like the one in hand; see `nets_changed`."""
