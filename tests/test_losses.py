@@ -199,6 +199,21 @@ def test_one_output_is_two_with_a_zero(name):
     assert torch.equal(LOSSES[name](logits, target, known), LOSSES[name](class_logits(logits), target, known))
 
 
+@pytest.mark.parametrize("name", ["dice", "dice-squared", "batch-dice"])
+def test_classes_that_no_known_voxel_has_are_skipped(name):
+    logits, target, known = problem(3, 2)
+    target = target % 2
+    # outputs 0 and 1 weigh the same, output 2 has no voxel and no weight
+    weighed = LOSSES[name](logits, target, known, weights=[1, 1, 0])
+    assert LOSSES[name](logits, target, known).item() == pytest.approx(weighed.item(), abs=1e-6)
+
+
+def test_tversky_of_two_outputs_is_that_of_the_one_class():
+    logits, target, known = problem(1, 2)
+    one, two = (LOSSES["focal-tversky"](z, target, known).item() for z in (logits, class_logits(logits)))
+    assert two == pytest.approx(one, abs=1e-6)
+
+
 def test_perfect_strokes_on_one_percent_of_an_image_are_perfect():
     # masking the logits instead of the probabilities gives 0.98 here
     known = torch.zeros(1, 100, 100, dtype=torch.bool)

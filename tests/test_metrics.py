@@ -156,6 +156,13 @@ def test_a_far_voxel_sets_the_hausdorff_distance_but_not_its_percentile():
     assert hausdorff(truth, pred, (2, 2)) == hausdorff(pred, truth, (2, 2))
 
 
+def test_hausdorff_is_of_the_voxels_not_of_the_outlines():
+    y, x = np.ogrid[-20:21, -20:21]
+    radius = np.hypot(y, x)
+    disc, ring = radius <= 15, (radius <= 15) & (radius >= 10)
+    assert hausdorff(disc, ring) == pytest.approx(10)  # the middle of the disc, which is on no outline
+
+
 @pytest.mark.parametrize("shape", [(6, 7), (5, 6, 7)])
 @pytest.mark.parametrize("name", METRICS)
 def test_contract_of_metrics(name, shape):
@@ -232,6 +239,12 @@ def test_membranes_of_the_sheet():
     assert membrane_scores(pred, truth) == pytest.approx({"v_rand": 1, "v_info": 1})
     assert (v_rand(*labels), v_info(*labels)) == pytest.approx((0.725664, 0.554976), abs=1e-6)
     assert membrane_scores(gap, truth) == pytest.approx({"v_rand": 0.666667, "v_info": 0}, abs=1e-6)
+
+
+def test_thinned_membranes_are_lines_over_corners():
+    y, x = np.ogrid[:16, :16]
+    thin, thick = abs(y - x) > 0, abs(y - x) > 2
+    assert membrane_scores(thick, thin) == pytest.approx({"v_rand": 1, "v_info": 1})
 
 
 def test_membranes_take_the_best_cut_and_average_planes():

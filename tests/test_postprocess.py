@@ -141,6 +141,13 @@ def test_touching_objects_are_split_at_the_neck(dims, scale):
     assert STEPS["split-touching"](near.astype(np.uint8), spacing).max() == 1
 
 
+def test_necks_are_measured_in_physical_units():
+    # touching along the coarse axis: in voxels the neck is wider than the discs are high
+    spacing = (4.0, 1.0)
+    upper, lower = (disc((15, 50), (y, 25), 11, spacing) for y in (18, 38))
+    assert STEPS["split-touching"]((upper | lower).astype(np.uint8), spacing).max() == 2
+
+
 def test_one_convex_object_stays_one():
     for angle in range(0, 90, 15):
         a = np.deg2rad(angle)

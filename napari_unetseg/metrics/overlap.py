@@ -111,7 +111,7 @@ def relative_volume_difference(pred: np.ndarray, truth: np.ndarray) -> float:
     size, wanted = np.count_nonzero(pred), np.count_nonzero(truth)
     if wanted == 0:
         return 0.0 if size == 0 else float("nan")
-    return 100.0 * (size / wanted - 1)
+    return float(100 * (size / wanted - 1))
 
 
 def score_masks(
