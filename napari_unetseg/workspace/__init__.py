@@ -25,8 +25,9 @@ Signals (psygnal; each carries the new value)
 Methods, one a task of the user
     open_project, create_project, close_project - add_images, add_array, remove_case, select_case, next_case, image
     set_classes - annotation, sync_strokes, strokes_changed_at, stroke_counts, rename nothing, lose nothing
-    change_plan, decide_for_me, ask_nets - train, stop, look - predict_current, accept, undo_accept, correct, go_back_to_round
-    segment_folder - remember, recall (slice, zoom, ... of the window)
+    change_plan, decide_for_me, ask_nets - train, stop, look
+    predict_current, accept, undo_accept, correct, go_back_to_round, segment_folder
+    remember, recall (slice, zoom, ... of the window)
     why_not(action): the plain reason why a button is disabled, ``""`` when it is enabled
 
 A method whose action is not possible raises a `UnetSegError` with that same reason.
