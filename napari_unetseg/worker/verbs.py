@@ -1,0 +1,235 @@
+"""The verbs of the worker: small functions from arguments to a result, generators of events where it takes long."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+from collections import OrderedDict, deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_unetseg.batch import segment_folder
+from napari_unetseg.data import Dataset, load_dataset, prepare, split
+from napari_unetseg.data.annotation import to_mask
+from napari_unetseg.data.normalise import normalise
+from napari_unetseg.devices import choose_compute, choose_device, describe, limit_threads
+from napari_unetseg.errors import EngineError, Stopped
+from napari_unetseg.events import Control, Event, Validated, View
+from napari_unetseg.figures import curves
+from napari_unetseg.inference import evaluate, make_predictor, predict
+from napari_unetseg.io import read
+from napari_unetseg.metrics import score_masks
+from napari_unetseg.nets import NETS, Model, describe_net
+from napari_unetseg.plan import Plan
+from napari_unetseg.project import Project
+from napari_unetseg.registry import Registry
+from napari_unetseg.scores import Scores
+from napari_unetseg.training import fine_tune
+
+__all__ = ["VERBS", "Bench"]
+
+Args = Mapping[str, Any]
+Result = Mapping[str, Any]
+Run = Generator[Event, None, Result]
+
+VERBS: Registry[Callable[[Args, Control, Bench], Run | Result]] = Registry("verb")
+
+_KEPT_ARRAYS, _KEPT_MODELS = 4, 2
+_MARGIN = 64  # voxels around new strokes that the net sees when it is scored on them
+
+
+class Bench:
+    """What stays warm between jobs: models lately used, facts about the nets, and the folder for arrays.
+
+    Parameters
+    ----------
+    folder : Path
+        Where arrays are handed over.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._number = itertools.count(1)
+        self._arrays: dict[str, deque[Path]] = {}
+        self._models: OrderedDict[tuple[str, int], Model] = OrderedDict()
+        self._nets: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+
+    def warm_up(self) -> dict[str, Any]:
+        """Set the threads, and tell what will be used."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = limit_threads(int(os.environ.get("OMP_NUM_THREADS") or max(1, cores - 1)))
+        device = choose_device()
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+        return {"device": str(device), "name": name, "threads": threads, "torch": torch.__version__}
+
+    def probe(self) -> None:
+        """Do now what would make the first training wait, and its stop: try out the device, load the plotting."""
+        choose_compute()
+        curves([], self._folder / "first.png").unlink()
+
+    def put(self, kind: str, array: np.ndarray) -> str:
+        """Hand over an array: writes it and returns its path; of each kind only the newest few stay."""
+        path = self._folder / f"{kind}-{next(self._number):06d}.npy"
+        np.save(path, array)
+        kept = self._arrays.setdefault(kind, deque())
+        kept.append(path)
+        if len(kept) > _KEPT_ARRAYS:
+            with contextlib.suppress(OSError):  # Windows: somebody still reads it
+                kept.popleft().unlink()
+        return str(path)
+
+    def model(self, folder: str) -> Model:
+        """Load a model, or take it from memory while its folder is unchanged."""
+        facts = Path(folder) / "model.json"
+        key = (folder, facts.stat().st_mtime_ns if facts.is_file() else 0)
+        if key not in self._models:
+            self._models[key] = Model.load(folder)
+            while len(self._models) > _KEPT_MODELS:
+                self._models.popitem(last=False)
+        self._models.move_to_end(key)
+        return self._models[key]
+
+    def nets(self, dims: int | None, in_channels: int, outputs: int) -> list[dict[str, Any]]:
+        """Facts about every net."""
+        key = (dims, in_channels, outputs)
+        if key not in self._nets:
+            able = {name: NETS.facts(name).get("dims", (2, 3)) for name in NETS}
+            self._nets[key] = [
+                describe_net(name, dims if dims in able[name] else None, in_channels, outputs) for name in NETS
+            ]
+        return self._nets[key]
+
+
+def _need(args: Args, key: str) -> Any:
+    if args.get(key) is None:
+        raise EngineError(f"The request lacks {key!r}.", hint="This is a mistake of the program; please report it.")
+    return args[key]
+
+
+def _project(args: Args) -> Project:
+    return Project.open(_need(args, "project"), read_only=True)
+
+
+# -- facts ----------------------------------------------------------------------------------------------------
+
+
+@VERBS.register("doctor")
+def doctor(args: Args, control: Control, bench: Bench) -> Result:
+    """Versions, devices, memory, and what will be used: ``{}``."""
+    return describe()
+
+
+@VERBS.register("nets")
+def nets(args: Args, control: Control, bench: Bench) -> Result:
+    """Facts about every net: ``{dims, in_channels, outputs}`` to ``{nets: [...]}``."""
+    return {"nets": bench.nets(args.get("dims"), args.get("in_channels", 1), args.get("outputs", 1))}
+
+
+# -- train ----------------------------------------------------------------------------------------------------
+
+
+@VERBS.register("train")
+def train(args: Args, control: Control, bench: Bench) -> Run:
+    """Train on a project's strokes.
+
+    ``{project, folder, plan, minutes, start, previous, view, resume}`` to ``{model, scores, previous}``: the model's
+    folder, its scores, and those of the `previous` model on the same held-out voxels (None where there are none).
+    """
+    folder, plan = _need(args, "folder"), Plan.from_json(json.dumps(args.get("plan") or {}))
+    if control.view is None and (view := args.get("view")):
+        control.look(View(view["case"], view.get("index")))
+    dataset = load_dataset(_project(args), plan.data)
+    start, previous = args.get("start"), args.get("previous")
+    before = _score_before(bench.model(previous), dataset, plan, control) if previous and previous != start else None
+    run = fine_tune.events(
+        dataset,
+        plan,
+        minutes=args.get("minutes"),
+        start=start,
+        control=control,
+        folder=folder,
+        resume=bool(args.get("resume")),
+    )
+    with contextlib.closing(run):
+        while True:
+            try:
+                event = next(run)
+            except StopIteration as end:
+                model = end.value
+                break
+            if isinstance(event, Validated) and event.step == 0 and previous == start:
+                before = event.scores
+            yield event
+    return {"model": folder, "scores": _plain(model.scores), "previous": _plain(before)}
+
+
+def _score_before(previous: Model, dataset: Dataset, plan: Plan, control: Control) -> Scores | None:
+    """Scores of the model so far on what the new one will be held to; None where the two cannot be compared."""
+    parts = split(dataset, plan.data, plan.training.seed)
+    spec = previous.plan.net
+    if not parts.heldout or previous.classes != dataset.classes or spec.in_channels != dataset.in_channels:
+        return None
+    images = [prepare(part.load(), previous.plan.data.normalisation) for part in parts.heldout]
+    with contextlib.suppress(Stopped):
+        return evaluate(make_predictor(previous), images, dataset.classes, parts.rule, control)
+    return None
+
+
+def _plain(scores: Scores | None) -> dict[str, Any] | None:
+    return scores.to_dict() if scores else None
+
+
+# -- predict, segment -----------------------------------------------------------------------------------------
+
+
+@VERBS.register("predict")
+def predict_case(args: Args, control: Control, bench: Bench) -> Run:
+    """Segment one image: ``{project, case, model, focus}`` (or ``{image, model}``) to ``{mask: path of an array}``."""
+    image = _project(args).image(_need(args, "case")) if args.get("project") else read(_need(args, "image"))
+    model = bench.model(_need(args, "model"))
+    mask = yield from predict.events(model, image, control=control, focus=args.get("focus"))
+    return {"mask": bench.put("mask", mask.data)}
+
+
+@VERBS.register("segment")
+def segment(args: Args, control: Control, bench: Bench) -> Run:
+    """Segment files and folders: ``{inputs, model, out}`` to ``{rows, out, stopped}``."""
+    model, out = bench.model(_need(args, "model")), _need(args, "out")
+    rows = yield from segment_folder.events(_need(args, "inputs"), model, out, control=control)
+    return {"rows": rows, "out": out, "stopped": control.stopped}
+
+
+# -- honest progress ------------------------------------------------------------------------------------------
+
+
+@VERBS.register("score_strokes")
+def score_strokes(args: Args, control: Control, bench: Bench) -> Result:
+    """Score a model on strokes it has never seen: ``{project, model, seen: {case: revision}}`` to ``{scores}``."""
+    project, model = _project(args), bench.model(_need(args, "model"))
+    predictor = make_predictor(model)
+
+    def pairs() -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+        for case, strokes, box in _unseen(project, _need(args, "seen")):
+            image = normalise(project.image(case).data, model.plan.data.normalisation)[(slice(None), *box)]
+            truth, known = to_mask(strokes[box])
+            yield case, predictor.mask(predictor.probabilities(image, control)), truth, known
+
+    scores = score_masks(pairs(), model.classes, rule="new strokes", model=model.id)
+    return {"scores": _plain(scores) if scores.voxels else None}
+
+
+def _unseen(project: Project, seen: Mapping[str, int]) -> Iterator[tuple[str, np.ndarray, tuple[slice, ...]]]:
+    """Strokes painted since the revisions `seen`, and a box around them with a margin."""
+    for case in project.annotated():
+        now = project.annotation(case).data
+        if case in seen:
+            now = np.where(now != project.annotation_at(case, seen[case]).data, now, 0)
+        if now.any():
+            corners = [(int(where.min()), int(where.max()) + 1) for where in np.nonzero(now)]
+            yield case, now, tuple(slice(max(0, low - _MARGIN), high + _MARGIN) for low, high in corners)
