@@ -55,7 +55,7 @@ class AnnotatePanel(Panel):
         self._fill()
 
     def summary(self) -> tuple[str, str]:
-        """State of this step, for its header."""
+        """State of this step, for its header; see `Panel.summary`."""
         workspace = self.context.workspace
         if workspace.project is None or not workspace.cases:
             return "", ""
@@ -183,8 +183,8 @@ class AnnotatePanel(Panel):
             button.setToolTip(reason or f"Paint {one.name}: {count:,} voxels painted in the project")
             button.setEnabled(not reason)
         layer = bridge.annotation
-        for button in (*self.tools.values(), self.undo, self.redo, self.brush):
-            button.setEnabled(not reason)
+        for widget in (*self.tools.values(), self.undo, self.redo, self.brush):
+            widget.setEnabled(not reason)
         self.mask_shown.setChecked(bridge.mask is not None and bridge.mask.visible)
         self.previous.set_why(workspace.why_not("next"))
         self.next.set_why(workspace.why_not("next"))

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from napari.layers import Labels, Layer
 from napari.viewer import Viewer
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
 
 from napari_unetseg.errors import UnetSegError
 from napari_unetseg.widgets.keys import bind_keys
 from napari_unetseg.widgets.layers import ROLE, image_layers, label_colours, placement, role_of
+from napari_unetseg.widgets.watch import StrokeWatch, slice_of, timer
 from napari_unetseg.workspace import Prediction, Preview, Workspace
 
 __all__ = ["Bridge"]
@@ -26,7 +27,6 @@ __all__ = ["Bridge"]
 logger = logging.getLogger(__name__)
 
 TOOLS = ("paint", "erase", "fill", "polygon", "pan_zoom")
-SETTLE_MS = 300  # undo and scripts tell nothing but "the data was set": look once they have settled
 
 
 class Bridge(QObject):
@@ -51,16 +51,13 @@ class Bridge(QObject):
     def __init__(self, viewer: Viewer, workspace: Workspace, on_error: Callable[[UnetSegError], None]) -> None:
         super().__init__()
         self.viewer, self.workspace = viewer, workspace
-        self._on_error = on_error
         self._own: dict[str, list[Layer]] = {}
         self._removing = False
         self._brush_in_hand = False
-        self._near: tuple[slice, ...] | None = None
-        self._everywhere = False
-        self._place: tuple[float, ...] = ()
-        self._soon = _timer(self, 0, self._sync_near)
-        self._settled = _timer(self, SETTLE_MS, self.flush)
-        self._moved = _timer(self, 100, self.tell_view)
+        self._mask_shown, self._contour, self._label = True, 0, 2
+        self._fit = 1.0
+        self._watch = StrokeWatch(viewer, workspace, on_error)
+        self._moved = timer(self, 100, self.tell_view)
         workspace.case_changed.connect(self.show_case)
         workspace.classes_changed.connect(self._recolour)
         workspace.preview_changed.connect(self._show_preview)
@@ -90,14 +87,11 @@ class Bridge(QObject):
         if case is None or volume is None:
             self.layers_changed.emit()
             return
-        self._place = ()
         for data, options in image_layers(volume, case, self._metadata("image", case)):
             self._keep("image", self.viewer.add_image(data, **options))
         self._add_mask(case)
         self._add_annotation(case)
         self._restore_view()
-        if self.workspace.prediction is not None:
-            self._show_prediction(self.workspace.prediction)
         if self._brush_in_hand:
             self.annotate()
         self.layers_changed.emit()
@@ -109,7 +103,6 @@ class Bridge(QObject):
             return
         if self.mask is None:
             self._add_mask(self.workspace.case)
-            self._show_prediction(self.workspace.prediction)
         layer = self.annotation or self._add_annotation(self.workspace.case)
         layer.visible = True
         self.viewer.layers.selection.active = layer
@@ -136,13 +129,14 @@ class Bridge(QObject):
     def toggle_mask(self) -> None:
         """Show or hide the mask."""
         if self.mask is not None:
-            self.mask.visible = not self.mask.visible
+            self._mask_shown = self.mask.visible = not self.mask.visible
             self.layers_changed.emit()
 
     def set_mask_contour(self, contour: bool) -> None:
         """Show the mask as outlines instead of areas."""
+        self._contour = 1 if contour else 0
         if self.mask is not None:
-            self.mask.contour = 1 if contour else 0
+            self.mask.contour = self._contour
 
     def undo(self) -> None:
         """Take the last stroke back."""
@@ -160,63 +154,13 @@ class Bridge(QObject):
         layer = self.annotation or self.mask
         if volume is None or volume.ndim < 3 or layer is None:
             return None
-        index = round(layer.world_to_data(self.viewer.dims.point[-3:])[0])
-        return int(np.clip(index, 0, volume.shape[0] - 1))
+        return slice_of(layer, self.viewer, 0)
 
-    # -- painted: into the journal ----------------------------------------------------------------------------
+    # -- what the user does on the layer ----------------------------------------------------------------------
 
     def flush(self) -> None:
         """Journal whatever the annotation layer has and the journal has not."""
-        self._everywhere = False
-        self._near = None
-        self._sync(None)
-        self._settled.stop()
-        self._soon.stop()
-
-    def _sync_near(self) -> None:
-        near, self._near = self._near, None
-        if self._everywhere or near is None:
-            self.flush()
-        else:
-            self._sync(near)
-
-    def _sync(self, near: tuple[slice, ...] | None) -> None:
-        layer = self.annotation
-        if layer is not None and self.workspace.case is not None and role_of(layer).get("case") == self.workspace.case:
-            self._sync_layer(layer, near)
-
-    def _sync_layer(self, layer: Labels, near: tuple[slice, ...] | None) -> None:
-        try:
-            self.workspace.sync_strokes(np.asarray(layer.data), near)
-        except UnetSegError as error:
-            self._on_error(error)
-
-    def _on_labels_update(self, event: Any) -> None:
-        layer = self.annotation
-        if layer is None:
-            return
-        shown = [axis - (self.viewer.dims.ndim - layer.ndim) for axis in self.viewer.dims.displayed]
-        if layer.n_edit_dimensions > len(shown) or len(shown) != len(event.offset) or min(shown) < 0:
-            self._everywhere = True
-            return
-        region = [slice(None)] * layer.ndim
-        for axis, start, size in zip(shown, event.offset, event.data.shape, strict=False):
-            region[axis] = slice(int(start), int(start) + int(size))
-        if layer.ndim == 3 and len(shown) == 2:
-            (hidden,) = set(range(3)) - set(shown)
-            index = round(layer.world_to_data(self.viewer.dims.point[-3:])[hidden])
-            region[hidden] = slice(max(0, index), index + 1)
-        self._near = tuple(region) if self._near is None else _union(self._near, tuple(region))
-
-    def _on_paint(self, event: Any = None) -> None:
-        # napari tells of a fill before it writes it: look when the call is over
-        self._soon.start()
-
-    def _on_set_data(self, event: Any = None) -> None:
-        place = tuple(self.viewer.dims.point)
-        if place == self._place:  # not a mere change of slice: undo, redo, or a script
-            self._settled.start()
-        self._place = place
+        self._watch.flush()
 
     def _on_selected_label(self, event: Any = None) -> None:
         layer, most = self.annotation, len(self.workspace.classes)
@@ -224,6 +168,8 @@ class Bridge(QObject):
             return
         if layer.selected_label > most:  # napari's own key M goes beyond the classes
             layer.selected_label = most
+        if layer.selected_label:
+            self._label = int(layer.selected_label)
         self.class_changed.emit(int(layer.selected_label))
 
     def _on_mode(self, event: Any = None) -> None:
@@ -247,19 +193,20 @@ class Bridge(QObject):
 
     def _show_prediction(self, prediction: Prediction | None) -> None:
         layer = self.mask
-        if layer is None or (prediction and prediction.case != role_of(layer).get("case")):
+        # no prediction: what is shown stays until there is a new one, lest the mask flicker
+        if layer is None or prediction is None or prediction.case != role_of(layer).get("case"):
             return
-        if prediction is not None:
-            layer.data[...] = prediction.mask.data
-        elif self.workspace.stage != "training":
-            accepted = self._accepted(role_of(layer)["case"])
-            layer.data[...] = 0 if accepted is None else accepted
+        layer.data[...] = prediction.mask.data
         layer.refresh()
 
-    def _accepted(self, case: str) -> np.ndarray | None:
-        project = self.workspace.project
-        mask = project.mask(case) if project is not None else None
-        return None if mask is None or mask.data.shape != self.mask.data.shape else mask.data
+    def _mask_so_far(self, case: str) -> np.ndarray:
+        """Mask of the model in use, else the one that was saved, else none; the array is the layer's own."""
+        shown, project = self.workspace.prediction, self.workspace.project
+        if shown is not None and shown.case == case:
+            return np.array(shown.mask.data, np.uint8)
+        kept = project.mask(case) if project is not None else None
+        shape = self.workspace.image().shape
+        return np.zeros(shape, np.uint8) if kept is None or kept.shape != shape else np.array(kept.data, np.uint8)
 
     def _recolour(self, classes: Any = None) -> None:
         classes = self.workspace.classes
@@ -280,7 +227,7 @@ class Bridge(QObject):
     def _add_mask(self, case: str) -> Labels:
         volume = self.workspace.image()
         layer = Labels(
-            np.zeros(volume.shape, np.uint8),
+            self._mask_so_far(case),
             name=f"{case} · mask",
             opacity=0.4,
             metadata=self._metadata("mask", case),
@@ -288,6 +235,7 @@ class Bridge(QObject):
             **placement(volume.geometry),
         )
         layer.editable = False
+        layer.visible, layer.contour = self._mask_shown, self._contour
         active = self.viewer.layers.selection.active
         self._keep("mask", self.viewer.add_layer(layer))
         if active in self.viewer.layers:
@@ -306,13 +254,9 @@ class Bridge(QObject):
         )
         layer.locked = True
         layer.brush_size = int(self.workspace.recall("brush", 0)) or _brush_for(volume.shape)
-        layer.selected_label = min(2, len(self.workspace.classes))
-        self._place = tuple(self.viewer.dims.point)
+        layer.selected_label = min(self._label, len(self.workspace.classes))
         self._keep("annotation", self.viewer.add_layer(layer))
-        layer.events.labels_update.connect(self._on_labels_update)
-        layer.events.paint.connect(self._on_paint)
-        layer.events.data.connect(self._on_paint)
-        layer.events.set_data.connect(self._on_set_data)
+        self._watch.watch(layer, case)
         layer.events.selected_label.connect(self._on_selected_label)
         layer.events.mode.connect(self._on_mode)
         layer.events.brush_size.connect(self._on_brush)
@@ -322,9 +266,7 @@ class Bridge(QObject):
         return layer
 
     def _remove_own(self) -> None:
-        self._soon.stop()
-        self._settled.stop()
-        self._near = None
+        self._watch.leave()
         own, self._own = self._own, {}
         self._removing = True
         try:
@@ -339,13 +281,11 @@ class Bridge(QObject):
         layer = event.value
         if self._removing or not any(layer in layers for layers in self._own.values()):
             return
-        mine = role_of(layer)
-        if mine.get("role") == "annotation" and mine.get("case") == self.workspace.case:
-            self._sync_layer(layer, None)  # what it held is kept; the layer comes back with the brush
+        if role_of(layer).get("role") == "annotation":
+            self._watch.leave()  # what it held is journalled; the layer comes back with the brush
         for layers in self._own.values():
             if layer in layers:
                 layers.remove(layer)
-        self._soon.stop()
         self.layers_changed.emit()
 
     # -- where the user looks ---------------------------------------------------------------------------------
@@ -366,9 +306,12 @@ class Bridge(QObject):
             index = int(kept.get("index", volume.shape[0] // 2))
             world = self.mask.data_to_world((min(index, volume.shape[0] - 1), 0, 0))[0]
             self.viewer.dims.set_point(self.viewer.dims.ndim - 3, world)
-        if "zoom" in kept and "centre" in kept:
-            self.viewer.scene.camera.center = tuple(kept["centre"])
-            self.viewer.scene.camera.zoom = kept["zoom"]
+        camera = self.viewer.scene.camera
+        self._fit = float(camera.zoom)
+        zoom = kept.get("zoom", 1.0)  # of the zoom that fits, which depends on the size of the window
+        if "centre" in kept and not 0.95 < zoom < 1.05:
+            camera.center = tuple(kept["centre"])
+            camera.zoom = zoom * self._fit
 
     def remember_view(self) -> None:
         """Keep slice, zoom and brush with the project."""
@@ -377,7 +320,7 @@ class Bridge(QObject):
         camera = self.viewer.scene.camera
         view = {
             "index": self.slice_index() or 0,
-            "zoom": float(camera.zoom),
+            "zoom": float(camera.zoom) / self._fit,
             "centre": [float(c) for c in camera.center],
         }
         views = {**self.workspace.recall("views", {}), self.workspace.case: view}
@@ -386,10 +329,9 @@ class Bridge(QObject):
 
     def close(self) -> None:
         """Journal the last stroke and let go of viewer and workspace."""
-        self._sync(None)
-        with contextlib.suppress(RuntimeError):  # Qt may have taken the timers with it already
-            for timer in (self._soon, self._settled, self._moved):
-                timer.stop()
+        self._watch.leave()
+        with contextlib.suppress(RuntimeError):  # Qt may have taken the timer with it already
+            self._moved.stop()
         self.viewer.dims.events.current_step.disconnect(self._on_dims)
         self.viewer.layers.events.removed.disconnect(self._on_removed)
         self.workspace.case_changed.disconnect(self.show_case, missing_ok=True)
@@ -398,22 +340,6 @@ class Bridge(QObject):
         self.workspace.prediction_changed.disconnect(self._show_prediction, missing_ok=True)
 
 
-def _timer(owner: QObject, interval: int, slot: Callable[[], None]) -> QTimer:
-    timer = QTimer(owner)
-    timer.setSingleShot(True)
-    timer.setInterval(interval)
-    timer.timeout.connect(slot)
-    return timer
-
-
 def _brush_for(shape: tuple[int, ...]) -> int:
     """A brush about a fortieth of the picture wide: a stroke one sees, that does not paint over borders."""
-    return int(np.clip(round(min(shape[-2:]) / 40), 2, 30))
-
-
-def _union(a: tuple[slice, ...], b: tuple[slice, ...]) -> tuple[slice, ...]:
-    whole = slice(None)
-    return tuple(
-        whole if whole in (x, y) else slice(min(x.start, y.start), max(x.stop, y.stop))
-        for x, y in zip(a, b, strict=True)
-    )
+    return int(np.clip(round(min(shape[-2:]) / 40), 3, 30))

@@ -39,7 +39,7 @@ class ClassesPanel(Panel):
         self._fill()
 
     def summary(self) -> tuple[str, str]:
-        """State of this step, for its header."""
+        """State of this step, for its header; see `Panel.summary`."""
         classes = self.context.workspace.classes
         names = ", ".join(c.name for c in classes[1:])
         return (names, "done") if classes else ("", "")

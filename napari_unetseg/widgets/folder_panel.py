@@ -45,7 +45,7 @@ class FolderPanel(Panel):
         self.refresh()
 
     def summary(self) -> tuple[str, str]:
-        """State of this step, for its header."""
+        """State of this step, for its header; see `Panel.summary`."""
         workspace = self.context.workspace
         rows = workspace.folder_rows
         failed = sum(row["status"] == "failed" for row in rows)

@@ -60,7 +60,7 @@ class ImagesPanel(Panel):
         self._on_project()
 
     def summary(self) -> tuple[str, str]:
-        """State of this step, for its header."""
+        """State of this step, for its header; see `Panel.summary`."""
         workspace = self.context.workspace
         if workspace.project is None:
             return "no project open", "next"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from napari.layers import Labels
@@ -27,11 +28,14 @@ def bind_keys(layer: Labels, bridge: Bridge) -> None:
     """Bind the keys on this one layer, where they outrank napari's own."""
 
     def bind(key: str, action: Callable[[], None]) -> None:
-        layer.bind_key(key, lambda _: action(), overwrite=True)
+        def pressed(_: Labels) -> None:
+            action()
+
+        layer.bind_key(key, pressed, overwrite=True)
 
     for label in range(1, 10):
-        bind(str(label), lambda label=label: bridge.select_class(label))
-    bind("G", lambda: bridge.select_tool("polygon"))
+        bind(str(label), partial(bridge.select_class, label))
+    bind("G", partial(bridge.select_tool, "polygon"))
     bind("T", bridge.toggle_mask)
-    bind("N", lambda: bridge.step_wanted.emit(1))
-    bind("Shift-N", lambda: bridge.step_wanted.emit(-1))
+    bind("N", partial(bridge.step_wanted.emit, 1))
+    bind("Shift-N", partial(bridge.step_wanted.emit, -1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from qtpy.QtCore import QPoint, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QMouseEvent, QPainter, QPixmap
@@ -96,7 +97,7 @@ class _Header(QFrame):
         if event.button() == Qt.MouseButton.LeftButton:
             self.clicked.emit()
 
-    def keyPressEvent(self, event) -> None:
+    def keyPressEvent(self, event: Any) -> None:
         if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Space):
             self.clicked.emit()
         else:
@@ -106,11 +107,17 @@ class _Header(QFrame):
 class Panel(QWidget):
     """Content of a section: a column with even margins."""
 
+    title = ""
+
     def __init__(self) -> None:
         super().__init__()
         self.column = QVBoxLayout(self)
         self.column.setContentsMargins(8, 8, 8, 10)
         self.column.setSpacing(7)
+
+    def summary(self) -> tuple[str, str]:
+        """State of this step for its header, and its kind: ``done``, ``next`` or empty."""
+        return "", ""
 
     def add(self, *things: QWidget | QLayout) -> None:
         """Append widgets or layouts, from top to bottom."""

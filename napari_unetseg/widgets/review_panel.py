@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem, QTreeWidget, QTreeWidgetItem
+from qtpy.QtWidgets import QHeaderView, QProgressBar, QTableWidget, QTableWidgetItem, QTreeWidget, QTreeWidgetItem
 
 from napari_unetseg.scores import Scores
-from napari_unetseg.widgets.context import Context
+from napari_unetseg.widgets.context import Context, duration
 from napari_unetseg.widgets.parts import Action, Actions, Panel, label, swatch
 from napari_unetseg.workspace import Round
 
@@ -27,6 +27,9 @@ class ReviewPanel(Panel):
         self.sentence = label("", "")
         self.table = _table()
         self.predict = Action("Predict this image", "Segment the image in hand with the current model")
+        self.stop = Action("Stop", "Compute no mask of this image now", role="primary")
+        self.bar = QProgressBar()
+        self.bar.setRange(0, 1000)
         self.accept = Action(
             "Accept mask",
             "Save the mask in the image's own format and place; your strokes overrule the net",
@@ -38,23 +41,26 @@ class ReviewPanel(Panel):
         self._rounds_title = label("Rounds: every model is kept", "muted")
         self.go_back = Action("Use the chosen round", "Predict with that model from now on")
         self._back = Actions(self.go_back)
+        self._predict = Actions(self.predict, self.stop, stretch=(1, 1))
         self.predict.clicked.connect(lambda: context.do(workspace.predict_current))
+        self.stop.clicked.connect(lambda: context.do(workspace.stop))
         self.accept.clicked.connect(lambda: context.do(workspace.accept))
         self.correct.clicked.connect(self.take_brush)
         self.undo_accept.clicked.connect(self.take_back)
         self.go_back.clicked.connect(self.use_round)
         self.rounds.itemSelectionChanged.connect(self.refresh)
         self.rounds.itemDoubleClicked.connect(lambda *_: self.use_round())
-        self.add(self.sentence, self.table, Actions(self.predict), Actions(self.accept, self.correct, stretch=(2, 1)))
+        self.add(self.sentence, self.table, self._predict, self.bar, Actions(self.accept, self.correct, stretch=(2, 1)))
         self.add(Actions(self.undo_accept), self._rounds_title, self.rounds, self._back)
         workspace.rounds_changed.connect(self._fill)
+        workspace.progress_changed.connect(self._show_progress)
         workspace.classes_changed.connect(self._fill)
         workspace.case_changed.connect(self.refresh)
         workspace.actions_changed.connect(self.refresh)
         self._fill()
 
     def summary(self) -> tuple[str, str]:
-        """State of this step, for its header."""
+        """State of this step, for its header; see `Panel.summary`."""
         workspace = self.context.workspace
         current = self._current()
         if workspace.stage == "predicting":
@@ -132,11 +138,25 @@ class ReviewPanel(Panel):
         for widget in (self.rounds, self._rounds_title, self._back):
             widget.setVisible(len(rounds) > 1)
 
+    def _show_progress(self, _: Any = None) -> None:
+        workspace = self.context.workspace
+        predicting = workspace.stage == "predicting"
+        self.bar.setVisible(predicting)
+        if predicting:
+            left = duration(workspace.progress.left)
+            self.bar.setValue(round(1000 * workspace.progress.fraction))
+            self.bar.setFormat(f"{left} left" if left else "computing the mask")
+
     def refresh(self, _: Any = None) -> None:
         """Bring the buttons up to date."""
         workspace = self.context.workspace
         self.predict.set_why(workspace.why_not("predict"))
-        self.predict.setVisible(workspace.prediction is None)
+        predicting = workspace.stage == "predicting"
+        self.predict.setVisible(workspace.prediction is None and not predicting)
+        self.stop.setVisible(predicting)
+        self.stop.set_why(workspace.why_not("stop") if predicting else "")
+        self._predict.refresh()
+        self._show_progress()
         self.accept.set_why(workspace.why_not("accept"))
         self.correct.set_why(workspace.why_not("correct"))
         self.undo_accept.setVisible(workspace.accepted)

@@ -71,7 +71,7 @@ class TrainPanel(Panel):
         self.refresh()
 
     def summary(self) -> tuple[str, str]:
-        """State of this step, for its header."""
+        """State of this step, for its header; see `Panel.summary`."""
         workspace = self.context.workspace
         if workspace.stage == "training":
             left = duration(workspace.progress.left)
@@ -90,16 +90,16 @@ class TrainPanel(Panel):
         self.minutes.setToolTip("Training ends after this time; 2 minutes for a first look, 10 to 60 for a good model")
         self.minutes.valueChanged.connect(self._on_minutes)
         self.dims = _choice(_DIMS, "Thick or few slices are learned better plane by plane")
-        self.width = _choice(_WIDTHS, "Number of features of the net: fewer are faster and a little less exact")
+        self.net_size = _choice(_WIDTHS, "Number of features of the net: fewer are faster and a little less exact")
         self.dims.activated.connect(lambda index: self._choose("dims", _DIMS[index][1]))
-        self.width.activated.connect(lambda index: self._choose("width", _WIDTHS[index][1]))
+        self.net_size.activated.connect(lambda index: self._choose("width", _WIDTHS[index][1]))
         self._dims_label = label("Planes or volumes", wrap=False)
         box = QWidget()
         form = QFormLayout(box)
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow(label("Time", wrap=False), self.minutes)
-        form.addRow(label("Size of the net", wrap=False), self.width)
+        form.addRow(label("Size of the net", wrap=False), self.net_size)
         form.addRow(self._dims_label, self.dims)
         return box
 
@@ -126,7 +126,7 @@ class TrainPanel(Panel):
             self.minutes.setValue(plan.training.minutes)
         self.minutes.blockSignals(False)
         _select(self.dims, _DIMS, plan.net.dims if plan.given("net", "dims") else None)
-        _select(self.width, _WIDTHS, plan.net.width if plan.given("net", "width") else None)
+        _select(self.net_size, _WIDTHS, plan.net.width if plan.given("net", "width") else None)
         self.dims.setVisible(solid)
         self._dims_label.setVisible(solid)
         self.picker.set_choice(plan.net.name, plan.net.dims if plan.given("net", "dims") else 2)
@@ -170,7 +170,7 @@ class TrainPanel(Panel):
         self.stop.setVisible(training)
         self._actions.refresh()
         idle = workspace.stage == "idle"
-        for widget in (self.picker, self.minutes, self.dims, self.width):
+        for widget in (self.picker, self.minutes, self.dims, self.net_size):
             widget.setEnabled(idle)
         self._show_progress()
 

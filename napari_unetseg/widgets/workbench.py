@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import napari
+import numpy as np
 from psygnal import Signal
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QLabel, QVBoxLayout, QWidget
@@ -30,6 +31,7 @@ __all__ = ["TITLE", "Workbench", "open_workbench"]
 
 TITLE = "U-Net Segmentation"
 WIDTH = 370
+QUICK = 2_000_000  # voxels that take a few seconds on a processor
 SIGNALS = tuple(name for name in dir(Workspace) if isinstance(getattr(Workspace, name), Signal))
 
 
@@ -85,7 +87,7 @@ class Workbench(QWidget):
         for section in self.sections:
             column.addWidget(section)
         column.addStretch(1)
-        self.scroll = Column(page)
+        self.column = Column(page)
         self.status = label("Starting the engine …", "muted")
         self.status.setContentsMargins(8, 2, 8, 4)
         top = QWidget()
@@ -96,7 +98,7 @@ class Workbench(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
         layout.addWidget(top)
-        layout.addWidget(self.scroll, 1)
+        layout.addWidget(self.column, 1)
         layout.addWidget(self.status)
 
     def sizeHint(self):
@@ -121,6 +123,7 @@ class Workbench(QWidget):
         workspace.message.connect(self._on_message)
         workspace.project_changed.connect(self._on_project)
         workspace.cases_changed.connect(self._on_cases)
+        workspace.case_changed.connect(self._on_case)
         workspace.stage_changed.connect(self._on_stage)
         workspace.prediction_changed.connect(self._on_prediction)
         workspace.actions_changed.connect(self.refresh_soon)
@@ -134,7 +137,7 @@ class Workbench(QWidget):
         """Open the section of a panel and scroll to it."""
         section = self._section(panel)
         section.set_open(True)
-        QTimer.singleShot(60, partial(_scroll_to, self.scroll, section))
+        QTimer.singleShot(60, partial(_scroll_to, self.column, section))
 
     # -- what happens -----------------------------------------------------------------------------------------
 
@@ -166,10 +169,20 @@ class Workbench(QWidget):
             self.context.bridge.annotate()
             if self.workspace.rounds:
                 self._section(self.review).set_open(True)
-                if not self.workspace.why_not("predict") and self.workspace.case is not None:
-                    self.workspace.predict_current()
         elif self.workspace.project is not None:
             self._section(self.classes).set_open(True)
+
+    def _on_case(self, case: Any) -> None:
+        QTimer.singleShot(0, self._predict_if_quick)
+
+    def _predict_if_quick(self) -> None:
+        """Show what the model makes of an image just taken in hand, unless that would keep the user waiting."""
+        workspace = self.workspace
+        image = workspace.image()
+        if image is None or workspace.prediction is not None or workspace.accepted or workspace.why_not("predict"):
+            return
+        if np.prod(image.shape) <= QUICK:
+            self.context.do(workspace.predict_current)
 
     def _on_stage(self, stage: str) -> None:
         before, self._stage = self._stage, stage
