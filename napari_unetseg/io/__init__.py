@@ -9,10 +9,10 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -209,6 +209,10 @@ def _format_of(path: Path, error: type[UnetSegError]) -> Format:
     )
 
 
+def _facts(fmt: Format) -> Mapping[str, Any]:
+    return next(FORMATS.facts(name) for name in FORMATS if FORMATS[name] is fmt)
+
+
 def _known_suffixes() -> str:
     return " ".join(suffix for name in FORMATS for suffix in FORMATS[name].suffixes)
 
@@ -281,6 +285,12 @@ def _check_written(fmt: Format, beside: Path, path: Path, volume: Volume | Label
     if not np.array_equal(back.data, volume.data, equal_nan=back.data.dtype.kind == "f"):
         raise WriteError(
             f"{path.name} could not be written: what was read back differs.", hint="Check the disk, and try again."
+        )
+    # a tenth of a voxel: NIfTI keeps its numbers in 32 bits
+    if _facts(fmt)["keeps"] == "affine" and not back.geometry.matches(volume.geometry, tolerance=0.1):
+        raise WriteError(
+            f"{path.name} could not be written: {path.suffix} would move it in the world.",
+            hint="Check the voxel size and origin of the image, or choose another format.",
         )
 
 

@@ -28,6 +28,8 @@ DEFLATED = 1040
 class Format(ABC):
     """One family of files.
 
+    It is registered with the fact ``keeps``: ``"affine"`` when a file holds the whole geometry, else ``"nothing"``.
+
     Attributes
     ----------
     suffixes : tuple of str

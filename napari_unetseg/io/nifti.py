@@ -80,7 +80,7 @@ def _save(image: Any, path: Path) -> None:
     from nibabel.fileholders import FileHolder
 
     with path.open("wb") as raw, contextlib.ExitStack() as stack:
-        file = raw
+        file: Any = raw
         if path.name.lower().endswith(".gz"):
             # without name and time, equal masks make equal files
             file = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0))

@@ -11,7 +11,7 @@ import pytest
 
 import napari_unetseg.io as io
 from napari_unetseg.errors import WriteError
-from napari_unetseg.volume import LabelVolume
+from napari_unetseg.volume import Geometry, LabelVolume
 
 LABELS = LabelVolume(np.random.default_rng(0).integers(0, 60000, (40, 60, 70)).astype(np.int64))
 
@@ -159,3 +159,14 @@ def test_what_was_written_is_compared(tmp_path, monkeypatch):
     with pytest.raises(WriteError, match="what was read back differs"):
         io.write(tmp_path / "a.tif", LabelVolume(np.ones((6, 7), np.uint8)))
     assert names(tmp_path) == []
+
+
+def test_where_it_was_written_is_compared(tmp_path):
+    """32 bits cannot tell voxels of 1 nm apart at 1 m from the origin."""
+    affine = np.diag((1e-6, 1e-6, 1e-6, 1.0))
+    affine[:3, 3] = 1000.0000005
+    mask = LabelVolume(np.ones((5, 6, 7), np.uint8), Geometry((1e-6,) * 3, "mm", affine, "RAS+"))
+    with pytest.raises(WriteError, match=r"a\.nii\.gz could not be written: \.gz would move it"):
+        io.write(tmp_path / "a.nii.gz", mask)
+    assert names(tmp_path) == []
+    assert io.read_labels(io.write(tmp_path / "a.tif", mask)).geometry.matches(mask.geometry)
