@@ -129,16 +129,19 @@ def _probe_cpu(precision: str, dims: int) -> Compute:
     net = _probe_net(dims)
     x = torch.randn((2, 16, 96, 96) if dims == 2 else (1, 16, 24, 32, 32), generator=torch.Generator().manual_seed(0))
     reference = _probe_step(net, x, Compute(cpu))[1]
-    timed = []
-    for candidate in candidates:
-        _probe_step(net, x, candidate)
-        runs = [_probe_step(net, x, candidate) for _ in range(3)]
-        agrees = abs(runs[0][1] - reference) <= _AGREES * abs(reference)
-        logger.debug(
-            "probe %s %s: %.1f ms, agrees %s", candidate.precision, candidate.channels_last, min(runs)[0], agrees
-        )
-        if agrees:
-            timed.append((min(seconds for seconds, _ in runs), candidate))
+    seconds: dict[Compute, list[float]] = {candidate: [] for candidate in candidates}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads that wait for one another on a busy machine would drown the difference
+    try:
+        losses = {candidate: _probe_step(net, x, candidate)[1] for candidate in candidates}
+        begin = time.monotonic()
+        while len(seconds[candidates[-1]]) < 5 and time.monotonic() - begin < 1.5:
+            for candidate in candidates:  # in turn, so that a busy moment hits all alike
+                seconds[candidate].append(_probe_step(net, x, candidate)[0])
+    finally:
+        torch.set_num_threads(threads)
+    agreeing = [c for c in candidates if abs(losses[c] - reference) <= _AGREES * abs(reference)]
+    timed = [(min(seconds[candidate]), candidate) for candidate in agreeing]
     plain = next((s for s, c in timed if c == candidates[0]), None)
     if not timed:
         return Compute(cpu, "float32", False, "CPU in float32.")
@@ -203,7 +206,7 @@ class ThreadGovernor:
         self.most = most or torch.get_num_threads()
         self.counts = sorted({self.most, max(1, self.most - 1), max(1, self.most // 2)}, reverse=True)
         self._seconds: dict[int, float] = {}
-        self._using = self.counts[0]
+        self._using = self.counts[min(1, len(self.counts) - 1)] if _busy() else self.counts[0]
         self._wait = 4.0
         self._next_try = time.monotonic() + self._wait
 
@@ -231,6 +234,14 @@ class ThreadGovernor:
         if not others or time.monotonic() < self._next_try or self._using not in self._seconds:
             return self._using
         return min(others, key=lambda count: (count in self._seconds, self._seconds.get(count, 0.0)))
+
+
+def _busy() -> bool:
+    """Whether other programs already use a good part of the machine."""
+    try:
+        return os.getloadavg()[0] > 0.75 * len(_affinity())
+    except (AttributeError, OSError):
+        return False
 
 
 def _affinity() -> list[int]:

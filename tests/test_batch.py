@@ -1,0 +1,160 @@
+"""Folders: one bad file never stops the run, nothing is done twice, nothing is overwritten."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from tiny import blobs
+
+import napari_unetseg as nus
+from napari_unetseg.batch import Outputs, segment_folder
+from napari_unetseg.errors import ReadError, WriteError
+from napari_unetseg.events import Control, FileDone, Started
+from napari_unetseg.nets import Model, build
+from napari_unetseg.volume import Geometry, Volume
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    plan = nus.Plan(
+        net={"name": "unet", "width": 0.1},
+        data={"normalisation": {"kind": "zscore"}},
+        training={"patch": (32, 32), "device": "cpu", "precision": "float32"},
+    )
+    return Model(build(plan.net).eval(), plan, ("background", "cell"))
+
+
+@pytest.fixture
+def scans(tmp_path):
+    folder = tmp_path / "scans"
+    (folder / "deep").mkdir(parents=True)
+    for place in ("a.tif", "b.png", "deep/a.tif", "v.nii.gz"):
+        shape = (5, 24, 24) if place.startswith("v") else (40, 31)
+        image = (100 + 50 * blobs(shape)[0]).clip(0, 255).astype(np.uint8)
+        unit = "mm" if place.startswith("v") else "um"
+        nus.write(folder / place, Volume(image[None], Geometry((0.5,) * len(shape), unit)))
+    return folder
+
+
+def table(out):
+    with (out / "table.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_one_mask_a_file_on_the_files_grid_and_a_table(scans, model, tmp_path):
+    rows = segment_folder(scans, model, tmp_path / "out")
+    masks = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
+    assert masks == ["a.tif", "b.png", "deep/a.tif", "ledger.jsonl", "run.json", "table.csv", "v.nii.gz"]
+    assert len(rows) == 4 == len(table(tmp_path / "out"))
+    mask = nus.read_labels(tmp_path / "out" / "v.nii.gz")
+    assert mask.geometry.matches(nus.read(scans / "v.nii.gz").geometry)
+    row = next(row for row in rows if row["file"].endswith("v.nii.gz"))
+    assert row["voxels"] == int((mask.data == 1).sum())
+    assert row["size"] == pytest.approx(row["voxels"] * 0.125)
+    assert row["unit"] == "mm3"
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["models"][0]["id"] == model.id
+    assert run["files"] == 4
+
+
+def test_a_bad_file_is_a_row_and_the_run_goes_on(scans, model, tmp_path):
+    (scans / "broken.tif").write_bytes(b"not an image")
+    nus.write(scans / "colour.png", Volume(np.zeros((3, 9, 9), np.uint8)))
+    rows = segment_folder(scans, model, tmp_path / "out")
+    failed = {os.path.basename(row["file"]): row["error"] for row in rows if row["status"] == "failed"}
+    assert set(failed) == {"broken.tif", "colour.png"}
+    assert "3 channels" in failed["colour.png"]
+    assert sum(row["status"] == "done" for row in rows) == 4
+
+
+def test_a_second_run_does_only_what_changed(scans, model, tmp_path):
+    out = tmp_path / "out"
+    segment_folder(scans, model, out)
+    first = table(out)
+    changed = Volume(np.full((1, 40, 31), 9, np.uint8))
+    nus.write(scans / "a.tif", changed)
+    (out / "b.png").unlink()
+    statuses = {os.path.basename(e.file): e.status for e in segment_folder.events(scans, model, out) if isinstance(e, FileDone) and "deep" not in e.file}
+    assert statuses == {"a.tif": "done", "b.png": "done", "v.nii.gz": "skipped"}
+    assert len(table(out)) == len(first)
+    again = [e.status for e in segment_folder.events(scans, model, out) if isinstance(e, FileDone)]
+    assert again == ["skipped"] * 4
+
+
+def test_another_model_redoes_everything(scans, model, tmp_path):
+    segment_folder(scans, model, tmp_path / "out")
+    other = Model(build(model.plan.net).eval(), model.plan, model.classes)
+    events = segment_folder.events(scans, other, tmp_path / "out")
+    assert all(e.status == "done" for e in events if isinstance(e, FileDone))
+
+
+def test_a_ledger_cut_short_by_a_kill_is_no_error(scans, model, tmp_path):
+    segment_folder(scans, model, tmp_path / "out")
+    ledger = tmp_path / "out" / "ledger.jsonl"
+    ledger.write_bytes(ledger.read_bytes()[:-30])
+    statuses = [e.status for e in segment_folder.events(scans, model, tmp_path / "out") if isinstance(e, FileDone)]
+    assert statuses.count("done") == 1
+
+
+def test_never_writes_over_an_input(scans, model):
+    before = {p: p.read_bytes() for p in scans.rglob("*") if p.is_file()}
+    segment_folder(scans, model, scans)
+    assert {p: p.read_bytes() for p in before} == before
+    assert nus.read_labels(scans / "a_tif_mask.tif").shape == (40, 31)
+
+
+def test_two_inputs_never_share_a_mask(scans, model, tmp_path):
+    shutil.copy(scans / "b.png", scans / "b.jpg.png")
+    shutil.copy(scans / "a.tif", scans / "a.ome.tif")
+    rows = segment_folder(scans, model, tmp_path / "out")
+    assert len({row["mask"] for row in rows}) == len(rows) == 6
+
+
+def test_stop_keeps_what_is_done(scans, model, tmp_path):
+    control = Control()
+    for event in segment_folder.events(scans, model, tmp_path / "out", control=control):
+        if isinstance(event, FileDone):
+            control.stop()
+    assert len(table(tmp_path / "out")) == 1
+
+
+def test_probabilities_and_doubt_beside_the_masks(scans, model, tmp_path):
+    segment_folder(scans / "b.png", model, tmp_path / "out", Outputs(probabilities=True, uncertainty=True, tta=True))
+    chance = nus.read(tmp_path / "out" / "b_prob.tif").data
+    doubt = nus.read(tmp_path / "out" / "b_uncertainty.tif").data
+    np.testing.assert_allclose(chance.sum(axis=0), 1, atol=1e-4)
+    assert 0 <= doubt.min() <= doubt.max() <= 1
+
+
+def test_several_models_are_averaged(scans, model, tmp_path):
+    other = Model(build(model.plan.net).eval(), model.plan, model.classes)
+    probability = []
+    for name, models in (("1", [model]), ("2", [other]), ("both", [model, other])):
+        segment_folder(scans / "b.png", models, tmp_path / name, Outputs(probabilities=True))
+        probability.append(nus.read(tmp_path / name / "b_prob.tif").data)
+    np.testing.assert_allclose(probability[2], (probability[0] + probability[1]) / 2, atol=1e-4)
+
+
+def test_models_of_other_classes_cannot_be_averaged(scans, model, tmp_path):
+    other = Model(model.net, model.plan, ("background", "vessel"))
+    with pytest.raises(nus.UnetSegError, match="averaged"):
+        segment_folder(scans, [model, other], tmp_path / "out")
+
+
+def test_no_images_is_an_error(model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for inputs in (tmp_path / "empty", tmp_path / "nowhere", str(tmp_path / "*.tif")):
+        with pytest.raises(ReadError):
+            segment_folder(inputs, model, tmp_path / "out")
+
+
+def test_an_output_folder_that_cannot_be_is_an_error_before_any_work(scans, model, tmp_path):
+    (tmp_path / "file").write_text("x")
+    events = segment_folder.events(scans, model, tmp_path / "file" / "out")
+    with pytest.raises(WriteError):
+        next(event for event in events if not isinstance(event, Started))

@@ -1,0 +1,65 @@
+"""Devices are probed, not assumed; threads follow the load."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute, choose_device, describe
+from napari_unetseg.errors import PlanError
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_chosen_way_agrees_with_plain_float32(dims):
+    compute = choose_compute("cpu", dims=dims)
+    conv = (nn.Conv2d if dims == 2 else nn.Conv3d)(3, 8, 3)
+    x = torch.randn(2, 3, *(12,) * dims)
+    wanted = conv(x)
+    with compute.autocast():
+        got = compute.place(conv)(compute.place(x))
+    torch.testing.assert_close(got.float(), wanted, atol=0.05, rtol=0.05)
+    assert compute.why.endswith(".")
+
+
+def test_asks_for_devices_that_exist():
+    assert choose_device("cpu").type == "cpu"
+    for name in ("gpu", "cuda:99", "tpu:0", ""):
+        with pytest.raises(PlanError):
+            choose_device(name)
+    with pytest.raises(PlanError, match="float16"):
+        choose_compute("cpu", "float16")
+
+
+def test_describe_says_what_and_why():
+    facts = describe()
+    assert facts["threads"] >= 1
+    assert facts["why"]
+
+
+def test_placing_in_channels_last_changes_no_value():
+    conv = nn.Conv2d(2, 3, 3)
+    weight = conv.weight.detach().clone()
+    placed = Compute(torch.device("cpu"), "float32", True).place(conv)
+    torch.testing.assert_close(placed.weight, weight)
+
+
+def test_fewer_threads_are_used_while_they_are_faster():
+    governor = ThreadGovernor(most=2)
+    governor._using, governor._wait, governor._next_try = 2, 0.0, 0.0
+    before = torch.get_num_threads()
+    try:
+        for _ in range(6):
+            governor._next_try = 0.0
+            with governor.step():
+                time.sleep(0.02 if torch.get_num_threads() == 2 else 0.002)  # a machine too busy for two
+        assert governor._using == 1
+        for _ in range(6):
+            governor._next_try = 0.0
+            with governor.step():
+                time.sleep(0.002 if torch.get_num_threads() == 2 else 0.02)  # and idle again
+        assert governor._using == 2
+    finally:
+        torch.set_num_threads(before)
