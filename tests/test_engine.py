@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,7 @@ from napari_unetseg.errors import EngineError
 from napari_unetseg.events import View
 from napari_unetseg.project import Project
 from napari_unetseg.volume import Volume
+from napari_unetseg.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
 posix = pytest.mark.skipif(os.name != "posix", reason="signals")
@@ -62,13 +66,15 @@ class Ear:
         return self.wait("Done", "Failed", seconds=seconds)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
-@pytest.fixture
-def engine():
+@pytest.fixture(scope="module")
+def engine(_one_thread):
     engine = Engine(on_ready=Ear(), on_crash=Ear())
     engine.start()
     yield engine
@@ -284,3 +290,68 @@ def test_two_engines_work_side_by_side(engine, project):
         assert doctor.end()["event"] == "Done"
         engine.stop(job)
         assert ear.end()["event"] in ("Done", "Failed")
+
+
+class Hall:
+    """Hands the engine's events over to the test's thread, as a window does to its own."""
+
+    def __init__(self, engine) -> None:
+        self._engine, self._events = engine, queue.SimpleQueue()
+        self.stop, self.look = engine.stop, engine.look
+
+    def submit(self, verb, args, on_event) -> int:
+        return self._engine.submit(verb, args, lambda event: self._events.put((on_event, event)))
+
+    def run_until(self, there: Callable[[], bool], seconds: float = 120) -> None:
+        end = time.monotonic() + seconds
+        while not there():
+            assert time.monotonic() < end, "it did not come"
+            with contextlib.suppress(queue.Empty):
+                on_event, event = self._events.get(timeout=0.1)
+                on_event(event)
+
+
+def test_the_whole_loop_runs_through_the_workspace(engine, tmp_path):
+    hall = Hall(engine)
+    work = Workspace(hall)
+    said = []
+    work.message.connect(lambda message: said.append(str(message)))
+    work.create_project(tmp_path / "loop.unetseg", ["background", "blob"])
+    truth = {}
+    for index in range(4):
+        image, mask = blobs((64, 64), index)
+        truth[work.add_array(f"case{index}", Volume(image[None]))] = mask
+    work.change_plan(net=TINY["net"], training={**TINY["training"], "epochs": None, "minutes": 0.1})
+    work.ask_nets()
+    for case in work.cases:
+        work.select_case(case)
+        work.sync_strokes(from_mask(truth[case], np.random.default_rng(1).random((64, 64)) < 0.2))
+    work.select_case("case0")
+
+    work.train()
+    hall.run_until(lambda: work.prediction is not None)
+    assert [net["name"] for net in work.nets][:1]
+    assert (len(work.rounds), work.rounds[0].current, work.stage) == (1, True, "idle")
+    assert work.rounds[0].scores.voxels > 0
+    assert work.curves.losses
+    assert work.curves.validations
+    assert work.preview is None  # the whole mask took its place
+
+    labels = work.annotation()
+    labels[:4] = 1 + truth["case0"][:4]
+    work.sync_strokes(labels)
+    work.train()
+    hall.run_until(lambda: len(work.curves.losses) > 2)
+    work.stop()
+    hall.run_until(lambda: work.stage == "idle")
+    assert len(work.corrections) == 1
+    assert work.corrections[0].rule == "new strokes"
+    assert len(work.rounds) == 2
+    assert work.rounds[1].scores.mean_dice >= work.curves.validations[0][1].mean_dice
+    accepted = work.accept()
+    assert (work.project.mask("case0").data[:4] == truth["case0"][:4]).all()
+    assert accepted.is_file()
+    work.segment_folder([work.project.image_path("case1")], tmp_path / "out")
+    hall.run_until(lambda: work.stage == "idle")
+    assert [row["status"] for row in work.folder_rows] == ["done"]
+    work.close_project()
