@@ -72,6 +72,8 @@ def test_everything_is_found_after_reopening(project, tmp_path):
         assert not found.done("scan")
         assert found.annotation("scan").data.sum() == 3 * 28
         assert found.annotated() == ["a", "scan"]
+        assert found.counts("a") == np.bincount(labels.ravel()).tolist()
+        assert found.counts("scan") == [5 * 12 * 14 - 28, 0, 0, 28]
         assert found.journalled() == ["scan"]
         assert found.accepted() == ["scan"]
         assert found.state == {"case": "scan", "zoom": 2.5}

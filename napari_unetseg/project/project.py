@@ -65,7 +65,7 @@ class Project(ProjectImages):
         names, tints = check_classes(names, colours)
         for case in self.cases if len(names) < len(self.classes) else ():
             # label values end one above the class index in annotations, at it in masks
-            highest = len(self._annotation(case).counts()) - 1
+            highest = len(self.counts(case)) - 1
             accepted = self._entry(case).accepted
             if accepted:
                 highest = max(highest, len(self._accepted(case).facts(accepted[-1])["counts"]))
@@ -161,7 +161,7 @@ class Project(ProjectImages):
 
     def annotated(self) -> list[str]:
         """Images with any stroke on them."""
-        return [case for case in self.cases if any(self._annotation(case).counts()[1:])]
+        return [case for case in self.cases if any(self.counts(case)[1:])]
 
     def done(self, case: str) -> bool:
         """Whether the user said that the image is annotated completely."""
