@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
 from torch import nn
@@ -46,20 +44,24 @@ def test_placing_in_channels_last_changes_no_value():
     torch.testing.assert_close(placed.weight, weight)
 
 
-def test_fewer_threads_are_used_while_they_are_faster():
-    governor = ThreadGovernor(most=2)
-    governor._using, governor._wait, governor._next_try = 2, 0.0, 0.0
+def test_fewer_threads_are_used_while_they_are_faster(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("napari_unetseg.devices.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("napari_unetseg.devices._busy", lambda: False)
     before = torch.get_num_threads()
+    governor = ThreadGovernor(most=2)
+
+    def work(minutes: float, seconds_with: dict[int, float]) -> int:
+        end = now[0] + 60 * minutes
+        while now[0] < end:
+            with governor.step():
+                used = torch.get_num_threads()
+                now[0] += seconds_with[used]
+        return used
+
     try:
-        for _ in range(6):
-            governor._next_try = 0.0
-            with governor.step():
-                time.sleep(0.02 if torch.get_num_threads() == 2 else 0.002)  # a machine too busy for two
-        assert governor._using == 1
-        for _ in range(6):
-            governor._next_try = 0.0
-            with governor.step():
-                time.sleep(0.002 if torch.get_num_threads() == 2 else 0.02)  # and idle again
-        assert governor._using == 2
+        assert work(5, {1: 0.2, 2: 0.11}) == 2  # idle
+        assert work(5, {1: 0.3, 2: 5.0}) == 1  # another program is busy
+        assert work(5, {1: 0.2, 2: 0.11}) == 2  # idle again
     finally:
         torch.set_num_threads(before)
