@@ -115,7 +115,7 @@ def check_annotation(annotation: np.ndarray, classes: Sequence[str], shape: Sequ
     check_counts(count_known(*to_mask(annotation), len(classes)), classes)
 
 
-def check_counts(counts: Sequence[int], classes: Sequence[str]) -> None:
+def check_counts(counts: Sequence[int] | np.ndarray, classes: Sequence[str]) -> None:
     """Refuse known voxels (`counts` per class) that lie in fewer than two classes, naming a class without strokes."""
     seen = [name for name, n in zip(classes, counts, strict=True) if n]
     missing = [name for name, n in zip(classes, counts, strict=True) if not n]

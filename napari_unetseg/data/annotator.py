@@ -109,10 +109,7 @@ def _fill(
 ) -> int:
     """Paint at most `strokes` lines of class `label` inside `where`; `amount` is pixels to paint and brush width."""
     budget, width = amount
-    # a border of the image is no edge of an object
-    free = ndimage.binary_erosion(where, iterations=width // 2 + 1, border_value=1)
-    if not free.any():
-        free = where
+    free = _core(where, width // 2 + 1)
     parts, n = ndimage.label(free)
     sizes = np.bincount(parts.ravel(), minlength=n + 1)[1:]
     chances = np.sqrt(sizes) / np.sqrt(sizes).sum()  # small objects get their strokes too
@@ -132,6 +129,16 @@ def _fill(
         plane[dots[:, 0], dots[:, 1]] = label + BACKGROUND
         painted = int((plane == label + BACKGROUND).sum()) - before
     return painted
+
+
+def _core(where: np.ndarray, depth: int) -> np.ndarray:
+    """Pixels at least `depth` from an edge; of thin things, whatever depth leaves a third of them."""
+    for iterations in range(depth, 0, -1):
+        # the border of the image is no edge of an object
+        core = ndimage.binary_erosion(where, iterations=iterations, border_value=1)
+        if core.sum() >= where.sum() / 3:
+            return core
+    return where
 
 
 def _line(free: np.ndarray, start: tuple[float, float], length: int, rng: np.random.Generator) -> np.ndarray:

@@ -122,6 +122,11 @@ class Dataset:
             self._counts[case.name] = count_known(*case.target(), len(self.classes))
         return self._counts[case.name]
 
+    def total(self, cases: Iterable[Case] | None = None) -> np.ndarray:
+        """Known voxels of each class in some cases, in all when omitted, ``(n_classes,)``."""
+        each = [self.counts(case) for case in (self.cases if cases is None else cases)]
+        return np.sum(each, axis=0) if each else np.zeros(len(self.classes), np.int64)
+
     @property
     def countable(self) -> bool:
         """Whether there are few enough cases to count the labels of all before training."""
@@ -283,7 +288,7 @@ def _from_project(project: Project) -> Dataset:
         for name, reader in zip(names, readers, strict=True)
     )
     dataset = Dataset(cases, tuple(project.classes), "annotation", notes, kind.channels, kind.ndim)
-    check_counts(np.sum([dataset.counts(case) for case in cases], axis=0), dataset.classes)
+    check_counts(dataset.total(), dataset.classes)
     return dataset
 
 
@@ -304,7 +309,7 @@ def _from_listing(listing: Listing, plan: DataPlan) -> Dataset:
     )
     dataset = Dataset(cases, classes, plan.labels, listing.notes + notes, kind.channels, kind.ndim)
     if dataset.countable:
-        check_counts(np.sum([dataset.counts(case) for case in cases], axis=0), classes)
+        check_counts(dataset.total(), classes)
     return dataset
 
 

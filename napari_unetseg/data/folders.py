@@ -113,10 +113,9 @@ def _split_json(folder: Path) -> Listing | None:
         if not facts.get("label"):
             notes.append(str(name))
             continue
-        files = [_inside(folder, facts[key]) for key in ("image", "label")]
+        image, label = (_inside(folder, facts[key]) for key in ("image", "label"))
         group = str(facts.get("group", name))
-        entries.append(Entry(str(name), files[:1], files[1], facts.get("page"), group, facts.get("fold")))  # type: ignore[arg-type]
-    entries = [replace(entry, images=tuple(entry.images)) for entry in entries]
+        entries.append(Entry(str(name), (image,), label, facts.get("page"), group, facts.get("fold")))
     names, unknown = _label_names(folder)
     return Listing(tuple(entries), names, unknown, _without_labels(notes))
 
@@ -157,7 +156,8 @@ def _images_and_labels(folder: Path) -> Listing | None:
     for path in find_images(labels):
         for key in (_key(path, labels), _ENDINGS.sub("", _key(path, labels))):
             masks.setdefault(key, path)
-    entries, missing, seen = [], [], {}
+    entries, missing = [], []
+    seen: dict[str, Path] = {}
     for path in find_images(images):
         key = _key(path, images)
         if key in seen:

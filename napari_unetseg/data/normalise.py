@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from napari_unetseg.errors import ReadError
 from napari_unetseg.plan import Normalisation
 from napari_unetseg.volume import Volume
 
-__all__ = ["Intensities", "fit_normalisation", "measure", "normalise"]
+__all__ = ["Intensities", "about", "fit_normalisation", "measure", "normalise"]
 
 _LOOKED_AT = 1_000_000  # voxels a channel that statistics are taken from
 _HOUNSFIELD = -500  # whole numbers below this are air in a CT; nothing else common goes there
@@ -22,6 +23,7 @@ _NARROWEST = 50.0  # of a ct window: strokes inside one organ say little about i
 class Annotated(Protocol):
     """What the fit looks at; `napari_unetseg.data.dataset.Sample` is one."""
 
+    name: str
     image: Volume
     target: np.ndarray
     known: np.ndarray
@@ -115,13 +117,19 @@ def fit_normalisation(samples: Iterable[Annotated], kind: str | None = None) -> 
     kind : str, optional
         Take this kind instead of choosing: whole numbers that go below -500 are ``ct``, three 8-bit channels ``rgb``,
         everything else ``zscore``.
+
+    Raises
+    ------
+    ReadError
+        An image holds no finite value; the message names it.
     """
     kinds, inside = [], []
     for sample in samples:
         image = sample.image.data
-        kinds.append(_kind(image))
-        if "ct" in (kind, kinds[-1]):
-            inside.append(_finite(_on_classes(image[0], sample)))
+        with about(sample.name):
+            kinds.append(_kind(image))
+            if "ct" in (kind, kinds[-1]):
+                inside.append(_finite(_on_classes(image[0], sample)))
     if kind is None:
         kind = max(("zscore", "ct", "rgb"), key=kinds.count)
     if kind != "ct" or not inside:
@@ -129,6 +137,15 @@ def fit_normalisation(samples: Iterable[Annotated], kind: str | None = None) -> 
     low, high = (float(v) for v in np.percentile(np.concatenate(inside), (0.5, 99.5)))
     grow = max(0.0, _NARROWEST - (high - low)) / 2
     return Normalisation(kind="ct", low=low - grow, high=high + grow)
+
+
+@contextmanager
+def about(name: str) -> Iterator[None]:
+    """Name the image in what is said about it."""
+    try:
+        yield
+    except ReadError as error:
+        raise ReadError(f"{name}: {error.message}", hint=error.hint) from None
 
 
 def _kind(image: np.ndarray) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from napari_unetseg.data.annotation import count_known
-from napari_unetseg.data.normalise import normalise
+from napari_unetseg.data.normalise import about, normalise
 from napari_unetseg.errors import AnnotationError, PlanError
 from napari_unetseg.plan import Normalisation
 from napari_unetseg.volume import Volume
@@ -77,11 +77,19 @@ class Batch:
 
 
 def prepare(sample: _Sample, normalisation: Normalisation) -> Prepared:
-    """Normalise a sample's image and make its mask small."""
+    """Normalise a sample's image and make its mask small.
+
+    Raises
+    ------
+    ReadError
+        A channel of the image holds no finite value.
+    """
     small = np.uint8 if int(sample.target.max(initial=0)) < 256 else np.int16
     target = np.ascontiguousarray(sample.target).astype(small, copy=False)
     known = np.ascontiguousarray(sample.known)
-    return Prepared(sample.name, normalise(sample.image.data, normalisation), target, known)
+    with about(sample.name):
+        image = normalise(sample.image.data, normalisation)
+    return Prepared(sample.name, image, target, known)
 
 
 class PatchSampler:
@@ -190,16 +198,16 @@ class PatchSampler:
         starts = [self._start(v, s, p) for v, s, p in zip(voxel, mask.shape, self.patch, strict=True)]
         if all(a >= 0 and a + p <= s for a, s, p in zip(starts, mask.shape, self.patch, strict=True)):
             window = tuple(slice(a, a + p) for a, p in zip(starts, self.patch, strict=True))
-            image[...], known[...] = source[(slice(None), *window)], where[window]
+            image[...], known[...] = source[:, *window], where[window]
             np.multiply(mask[window], known, out=target)
             return
         places = [np.arange(a, a + p) for a, p in zip(starts, self.patch, strict=True)]
         mirror = np.ix_(*(_reflect(i, s) for i, s in zip(places, mask.shape, strict=True)))
-        image[...] = source[(slice(None), *mirror)]
+        image[...] = source[:, *mirror]
         known[...] = where[mirror]
         for axis, (index, size) in enumerate(zip(places, mask.shape, strict=True)):
             outside = (index < 0) | (index >= size)  # the mirrored border is to be seen, not believed
-            known[(slice(None),) * axis + (outside,)] = False
+            np.moveaxis(known, axis, 0)[outside] = False
         np.multiply(mask[mirror], known, out=target)
 
     def _start(self, voxel: int, size: int, patch: int) -> int:

@@ -123,8 +123,8 @@ def _groups(dataset: Dataset, cases: list[Case], groups: list[str], share: float
         if not dataset.countable:  # too many to read first, and then no class is rare
             best = held
             break
-        inside = sum(dataset.counts(case) for case in held) > 0
-        outside = sum(dataset.counts(case) for case in cases if case.group not in chosen) > 0
+        inside = dataset.total(held) > 0
+        outside = dataset.total(case for case in cases if case.group not in chosen) > 0
         if (inside & ~outside).any():
             continue
         if inside.sum() > most:
@@ -197,7 +197,8 @@ def _best_cut(
 
 def _block_fold(dataset: Dataset, cases: list[Case], fold: int, number: int) -> Split:
     """Fold `fold` of `number` contiguous blocks of each image: of planes in a stack, else along the longer side."""
-    train, held = [], []
+    train: list[Part] = []
+    held: list[Part] = []
     for case in cases:
         shape = case.load().target.shape
         axis = 0 if len(shape) == 3 and shape[0] >= number else int(np.argmax(shape))
@@ -211,8 +212,8 @@ def _block_fold(dataset: Dataset, cases: list[Case], fold: int, number: int) -> 
             if b > a:
                 parts.append(Part(case, (*whole[:axis], slice(a, b), *whole[axis + 1 :])))
     of = cases[0].name if len(cases) == 1 else f"each of {len(cases)} images"
-    left = sum(count_known(sample.target, sample.known, len(dataset.classes)) for sample in map(Part.load, train))
-    _check_left(dataset, sum(dataset.counts(case) for case in cases), left)
+    left = [count_known(sample.target, sample.known, len(dataset.classes)) for sample in map(Part.load, train)]
+    _check_left(dataset, dataset.total(cases), np.sum(left, axis=0))
     return Split(tuple(train), tuple(held), f"fold {fold} of {number} (a block of {of})")
 
 
@@ -238,11 +239,7 @@ def _must_train(dataset: Dataset, train: list[Case]) -> None:
     if not train:
         raise PlanError("Every image is in the held-out fold.", hint="Take another fold.")
     if dataset.countable:
-        _check_left(
-            dataset,
-            sum(dataset.counts(case) for case in dataset.cases),
-            sum(dataset.counts(case) for case in train),
-        )
+        _check_left(dataset, dataset.total(), dataset.total(train))
 
 
 def _check_left(dataset: Dataset, before: np.ndarray, after: np.ndarray) -> None:

@@ -17,7 +17,7 @@ def sample(image, target=None, known=None):
     image = np.asarray(image)
     target = np.zeros(image.shape[1:], np.uint8) if target is None else target
     known = np.ones(image.shape[1:], bool) if known is None else known
-    return SimpleNamespace(image=Volume(image), target=target, known=known)
+    return SimpleNamespace(name="a", image=Volume(image), target=target, known=known)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int32", "uint32", "int64", "float16", "float32", "bool"])
@@ -62,6 +62,8 @@ def test_sparse_numbers_among_nan_are_found():
 def test_all_nan_is_refused_and_constants_are_zero():
     with pytest.raises(ReadError, match="NaN"):
         normalise(np.full((1, 4, 4), np.nan), ZSCORE)
+    with pytest.raises(ReadError, match="a: The image"):
+        fit_normalisation([sample(np.full((1, 4, 4), np.nan))])
     for value in (0, 7, 0.1, 1.7e6):
         assert not normalise(np.full((1, 5, 5), value), ZSCORE).any()
         assert not normalise(np.full((1, 5, 5), value), Normalisation(kind="percentile")).any()
