@@ -87,7 +87,7 @@ class BatchNorm(nn.Module):
         if x.numel() > x.shape[1]:
             self.num_batches_tracked += 1
             # A tensor throughout: reading the counter back would make a GPU wait at every layer.
-            share = torch.clamp(1.0 / self.num_batches_tracked.float(), min=self.momentum)
+            share = torch.clamp(self.num_batches_tracked.float().rsqrt(), min=self.momentum)
             self.running_mean.lerp_(mean, share)
             self.running_var.lerp_(variance, share)
         deviation = torch.sqrt(self.running_var + self.eps)
