@@ -314,6 +314,8 @@ def test_a_worse_model_is_kept_but_not_used_until_asked_for(work, jobs):
         (scores(0.5), scores(0.6), False),
         (scores(0.6), scores(0.6), True),
         (scores(0.5), None, True),
+        (None, None, True),
+        (None, scores(0.6), False),  # stopped before its first score
         (scores(0.5, voxels=200), scores(0.6), True),  # measured on other voxels: not comparable
         (scores(0.5, rule=""), scores(0.6, rule=""), True),  # nothing held out
         (scores(float("nan")), scores(0.6), True),

@@ -49,10 +49,13 @@ def not_worse(new: Scores | None, old: Scores | None) -> bool:
     """Whether the new model may replace the old one, as far as the two can be compared.
 
     Two scores are comparable when they were measured on the same held-out images and as many voxels. Where nothing was
-    held out, or the two were measured on different voxels, the newer model, which saw more strokes, is kept.
+    held out, or the two were measured on different voxels, the newer model, which saw more strokes, is kept. A model
+    without any score (it was stopped too early) does not replace one that has.
     """
-    if new is None or old is None or not new.voxels or not old.voxels or not new.rule:
+    if old is None or not old.voxels or not old.rule:
         return True
+    if new is None or not new.voxels:
+        return False
     if (new.rule, set(new.images), new.voxels) != (old.rule, set(old.images), old.voxels):
         return True
     return not new.mean_dice < old.mean_dice

@@ -291,22 +291,26 @@ class Workspace(Desk):
         old = Scores.from_dict(result["previous"]) if result.get("previous") else None
         self._open.log("trained", round=self.curves.number, model=folder.name, scores=result.get("scores"))
         self.remember(trained_on={**self.recall("trained_on", {}), folder.name: job["revisions"]})
-        if self.model is None or new is None or not_worse(new, old):
+        if self.model is None or not_worse(new, old):
             self._use(folder)
-            self.message.emit(Message(f"Round {self.curves.number}: {new.sentence() if new else 'trained.'}"))
+            self.message.emit(
+                Message(f"Round {self.curves.number}: {new.sentence() if new else 'stopped before its first score.'}")
+            )
         else:
             self._refresh_rounds()
             self._explain_kept(new, old)
         if not self.why_not("predict"):
             self.predict_current()
 
-    def _explain_kept(self, new: Scores, old: Scores | None) -> None:
+    def _explain_kept(self, new: Scores | None, old: Scores | None) -> None:
         kept = next((r.number for r in self.rounds if r.current), "?")
-        before = f" after {old.mean_dice:.2f}" if old else ""
+        why = "was stopped before its first score"
+        if new and old:
+            dice = f"Dice {new.mean_dice:.2f} after {old.mean_dice:.2f}"
+            why = f"scored worse than round {kept} on the same held-out voxels ({dice})"
         self.message.emit(
             Message(
-                f"Round {self.curves.number} scored worse than round {kept} on the same held-out voxels "
-                f"(Dice {new.mean_dice:.2f}{before}), so round {kept} is kept.",
+                f"Round {self.curves.number} {why}, so round {kept} is kept.",
                 f"Choose round {self.curves.number} in the list to use it all the same.",
                 "warning",
             )
