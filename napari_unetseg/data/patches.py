@@ -202,7 +202,7 @@ class PatchSampler:
             np.multiply(mask[window], known, out=target)
             return
         places = [np.arange(a, a + p) for a, p in zip(starts, self.patch, strict=True)]
-        mirror = np.ix_(*(_reflect(i, s) for i, s in zip(places, mask.shape, strict=True)))
+        mirror: tuple[Any, ...] = np.ix_(*(_reflect(i, s) for i, s in zip(places, mask.shape, strict=True)))
         image[...] = source[:, *mirror]
         known[...] = where[mirror]
         for axis, (index, size) in enumerate(zip(places, mask.shape, strict=True)):
