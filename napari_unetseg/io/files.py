@@ -43,7 +43,7 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) 
     """
     path = Path(path)
     # a link stays a link: the file it leads to is the one to renew
-    target = path.resolve() if path.is_symlink() else path
+    target = Path(os.path.realpath(path)) if os.path.islink(path) else path
     beside = target.with_name(f".{secrets.token_hex(4)}-{target.name[-60:]}")
     try:
         if target.is_dir():

@@ -56,7 +56,6 @@ class Nifti(Format):
         header = _header_class(kept)(kept) if kept else nib.Nifti1Header()
         header.set_data_dtype(array.dtype)
         header.set_data_shape(array.shape)
-        header.set_slope_inter(1.0, 0.0)
         header["cal_min"] = header["cal_max"] = 0
         header.set_intent("none")
         header["vox_offset"] = 0

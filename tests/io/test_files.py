@@ -2,9 +2,10 @@
 
 import errno
 import os
-import stat
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,19 +132,26 @@ for action in (lambda: io.write(sys.argv[1], LabelVolume(np.ones((6, 7), np.uint
 """
 
 
+@pytest.fixture
+def shared_folder():
+    """A folder that every user may enter, unlike `tmp_path`."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
-def test_without_permission(tmp_path):
-    folder, secret = tmp_path / "closed", tmp_path / "secret.png"
+@pytest.mark.parametrize("rights", [0o555, 0o000])
+def test_without_permission(rights, shared_folder):
+    folder, secret = shared_folder / "closed", shared_folder / "secret.png"
     io.write(secret, LabelVolume(np.ones((6, 7), np.uint8)))
+    secret.chmod(0)
     folder.mkdir()
-    folder.chmod(stat.S_IRUSR | stat.S_IXUSR | stat.S_IROTH | stat.S_IXOTH)
-    secret.chmod(0 if os.geteuid() else stat.S_IRUSR)
-    open_up = [p for p in tmp_path.parents if p.stat().st_uid == os.geteuid() and "pytest" in str(p)]
-    for parent in (tmp_path, *open_up):
-        parent.chmod(parent.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
-    run = [sys.executable, "-c", ATTEMPT, str(folder / "a.tif"), str(secret), str(tmp_path / "first")]
-    said = subprocess.run(run, capture_output=True, text=True, check=True, cwd=os.getcwd()).stdout.splitlines()
-    folder.chmod(stat.S_IRWXU)
+    folder.chmod(rights)
+    first = Path(tempfile.mkdtemp(dir=shared_folder)) / "first"
+    run = [sys.executable, "-c", ATTEMPT, str(folder / "a.tif"), str(secret), str(first)]
+    said = subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()
+    folder.chmod(0o755)
     assert said[0].startswith("WriteError")
     assert "this folder may not be written to" in said[0]
     assert said[1].startswith("ReadError You are not allowed to read")

@@ -313,3 +313,14 @@ def test_the_hole_of_a_short_file_is_never_filled_with_zeros(tmp_path):
         (tmp_path / "a.tif").write_bytes(whole[:size])
         with pytest.raises(ReadError, match=r"^a\.tif "):
             io.read(tmp_path / "a.tif")
+
+
+def test_a_stack_that_ends_between_two_pages_is_not_a_shorter_stack(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        for plane in values(4, 20, 24):
+            tif.write(plane, metadata=None, contiguous=False)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        end = tif.pages[2].offset
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:end])
+    with pytest.raises(ReadError, match=r"^a\.tif is cut short"):
+        io.read(tmp_path / "a.tif")
