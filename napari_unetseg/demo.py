@@ -16,6 +16,7 @@ import numpy as np
 
 from napari_unetseg.batch import segment_folder
 from napari_unetseg.data.annotator import correct, scribble
+from napari_unetseg.errors import PlanError
 from napari_unetseg.events import Control, Event, Note, verb
 from napari_unetseg.figures import overlay, panels, save_png
 from napari_unetseg.inference import predict
@@ -24,7 +25,7 @@ from napari_unetseg.metrics import dice, score_masks
 from napari_unetseg.nets import Model
 from napari_unetseg.plan import Plan
 from napari_unetseg.project import Project
-from napari_unetseg.samples import demo_project
+from napari_unetseg.samples import HELD_OUT, demo_project
 from napari_unetseg.samples import sample as find_sample
 from napari_unetseg.scores import Scores
 from napari_unetseg.training import fine_tune
@@ -78,9 +79,13 @@ def run_demo(
     project = demo_project(out, sample)
     try:
         truths = {case: read_labels(mask).data for case, (_, mask) in zip(project.cases, samples.pairs, strict=True)}
-        test = list(project.cases)[:: 3 if len(project.cases) > 6 else 2][:4]
+        test = [case for case in project.cases if project.group(case) == HELD_OUT]
         work = [case for case in project.cases if case not in test]
-        yield Note(f"{samples.title}: strokes on {len(work)} images, scored on {len(test)} others with their full truth.")
+        if not test or not work:
+            raise PlanError(f"The sample {sample} has too few images.", hint="Use nuclei-2d or organ-3d for the demo.")
+        yield Note(
+            f"{samples.title}: strokes on {len(work)} images, scored on {len(test)} others with their full truth."
+        )
         rng, model, rounds = np.random.default_rng(seed), None, []
         for number in (1, 2):
             start = time.monotonic()
@@ -100,7 +105,9 @@ def run_demo(
         project.close()
     return {
         "lines": [done.sentence() for done in rounds],
-        "rounds": [{"round": done.number, **done.scores.to_dict(), "seconds": round(done.seconds, 1)} for done in rounds],
+        "rounds": [
+            {"round": done.number, **done.scores.to_dict(), "seconds": round(done.seconds, 1)} for done in rounds
+        ],
         "project": str(project.path),
         "model": str(model.folder),
         "masks": str(out / "masks"),
@@ -132,7 +139,7 @@ def _score(
     for case in cases:
         mask = yield from predict.events(model, project.image(case), control=control)
         masks[case] = mask.data
-    rule = f"{len(cases)} untouched images with full truth"
+    rule = f"{len(cases)} untouched image{'s' * (len(cases) != 1)} with full truth"
     pairs = ((case, masks[case], truths[case], np.ones(truths[case].shape, bool)) for case in cases)
     return score_masks(pairs, project.classes, rule=rule, model=model.id), masks
 
