@@ -8,7 +8,7 @@ Signals (psygnal; each carries the new value)
     ``cases_changed(tuple[str, ...])``   names of the project's images
     ``case_changed(str | None)``         the image in hand
     ``classes_changed(tuple[Class, ...])``  names and colours, background first, with label values
-    ``strokes_changed(str)``             the strokes of this case changed (painted, or loaded with `reload`)
+    ``strokes_changed(str)``             the strokes of this case changed
     ``plan_changed(Plan)``               what the next training will do
     ``nets_changed(tuple[dict, ...])``   facts of each architecture, as ``napari-unetseg nets --json``
     ``stage_changed(str)``               ``idle``, ``training``, ``predicting`` or ``segmenting``
@@ -24,7 +24,7 @@ Signals (psygnal; each carries the new value)
 
 Methods, one a task of the user
     open_project, create_project, close_project - add_images, add_array, remove_case, select_case, next_case, image
-    set_classes - annotation, sync_strokes, strokes_changed_at, stroke_counts, rename nothing, lose nothing
+    set_classes - annotation, sync_strokes, stroke_counts
     change_plan, decide_for_me, ask_nets - train, stop, look
     predict_current, accept, undo_accept, correct, go_back_to_round, segment_folder
     remember, recall (slice, zoom, ... of the window)

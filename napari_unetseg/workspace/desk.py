@@ -227,22 +227,13 @@ class Desk:
         self._ready("annotate")
         region = self._ink.sync(labels, near)
         if region is not None:
-            self._painted()
+            self.strokes_changed.emit(self.case)
+            self.actions_changed.emit()
         return region
-
-    def strokes_changed_at(self, region: Region, values: np.ndarray) -> None:
-        """Journal `values` painted at `region` of the case in hand, where the window knows what changed."""
-        self._ready("annotate")
-        self._ink.write(region, values)
-        self._painted()
 
     def stroke_counts(self, case: str | None = None) -> dict[str, int]:
         """Voxels painted of each class in `case`, or in the whole project."""
         return self._strokes.counts(case) if self._strokes else {}
-
-    def _painted(self) -> None:
-        self.strokes_changed.emit(self.case)
-        self.actions_changed.emit()
 
     # -- what may be done -------------------------------------------------------------------------------------
 

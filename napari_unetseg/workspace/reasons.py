@@ -27,7 +27,6 @@ _NO_MASK = "There is no mask of this image yet: train, or press Predict."
 
 
 @REASONS.register("add_images")
-@REASONS.register("add")
 def _add(w: Desk) -> str:
     return "" if w.project else _NO_PROJECT
 
