@@ -83,7 +83,7 @@ class BatchNorm(nn.Module):
     def _correction(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Follow the batch with the running statistics; return what turns a batch-normalised x into a running one."""
         axes = [axis for axis in range(x.ndim) if axis != 1]
-        variance, mean = torch.var_mean(x.detach().float(), dim=axes, correction=0)
+        variance, mean = torch.var_mean(x.detach().to(self.running_mean.dtype), dim=axes, correction=0)
         if x.numel() > x.shape[1]:
             self.num_batches_tracked += 1
             # A tensor throughout: reading the counter back would make a GPU wait at every layer.

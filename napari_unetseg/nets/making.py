@@ -92,7 +92,9 @@ def unpadded(spec: NetSpec) -> nn.Module:
             deep_supervision=bool(spec.parts.get("deep_supervision", False)),
         )
     elif chosen := [part for part in (*_PARTS, "deep_supervision") if part in spec.parts]:
-        raise PlanError(f"{facts['title']} is not made of parts: {', '.join(chosen)} cannot be chosen.")
+        raise PlanError(
+            f"{facts['title']} is not made of parts: {', '.join(chosen)} cannot be chosen.", hint="Leave it out."
+        )
     return made
 
 
