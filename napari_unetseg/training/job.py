@@ -51,6 +51,7 @@ class Job:
     batch_size: int
     progress: Progress = field(default_factory=Progress)
     governor: ThreadGovernor = field(default_factory=ThreadGovernor)
+    viewed: tuple[str, Any] | None = None
 
     @property
     def predictor(self) -> Predictor:
@@ -63,11 +64,13 @@ class Job:
 
     def image(self, case: str) -> Any:
         """Prepared image of a case of the data, strokes or not; None when there is no such case."""
-        for prepared in (*self.train, *self.heldout):
-            if prepared.name == case:
-                return prepared.image
-        found = next((c for c in self.dataset.cases if c.name == case), None)
-        return None if found is None else prepare(found.load(), self.plan.data.normalisation).image
+        # whole, though a part of it may be held out; kept, for the user looks at one image for a while
+        if self.viewed is None or self.viewed[0] != case:
+            found = next((c for c in self.dataset.cases if c.name == case), None)
+            if found is None:
+                return None
+            self.viewed = case, prepare(found.load(), self.plan.normalisation).image
+        return self.viewed[1]
 
 
 def prepare_job(data: Any, plan: Plan, minutes: float | None, start: Model | str | Path | None) -> Job:
@@ -89,9 +92,9 @@ def prepare_job(data: Any, plan: Plan, minutes: float | None, start: Model | str
     if start is not None:
         notes = (*notes, *_take_weights(net, start))
     net, average = compute.place(net).train(), compute.place(copy.deepcopy(net))
-    training, how = plan.training, plan.data.normalisation
+    training, how = plan.training, plan.normalisation
     train = [prepare(sample, how) for sample in samples]
-    sampler = PatchSampler(train, training.patch, len(dataset.classes), training.seed)
+    sampler = PatchSampler(train, plan.patch, len(dataset.classes), training.seed)
     optimiser = make_optimiser(training.optimiser, net, training.learning_rate, training.weight_decay)
     spacing = samples[0].image.geometry.spacing
     return Job(
@@ -143,7 +146,7 @@ def finish_job(job: Job) -> Model:
     average = job.average.average.eval()
     if job.progress.best is not None:
         average.load_state_dict(job.progress.best)
-    net = average.to("cpu").to(memory_format=torch.contiguous_format)
+    net = average.to("cpu")
     parents = (*job.start.parents, job.start.id) if job.start else ()
     facts = {
         "steps": job.progress.step,
