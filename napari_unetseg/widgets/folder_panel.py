@@ -28,14 +28,13 @@ class FolderPanel(Panel):
         self.out, out = self._make_line("Masks go to", "Folder for masks, table.csv and run.json", self._take_out)
         self.segment = Action("Segment folder", "One mask a file, in the file's own format and place", role="primary")
         self.stop = Action("Stop", "Finish the file at hand; a later run goes on from there")
-        self._actions = Actions(self.segment, self.stop, stretch=(1, 1))
         self.segment.clicked.connect(self.start)
         self.stop.clicked.connect(lambda: context.do(workspace.stop))
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.sentence = label("", "muted")
         self.rows = _rows()
-        self.add(inputs, out, self._actions, self.bar, self.sentence, self.rows)
+        self.add(inputs, out, Actions(self.segment, self.stop, stretch=(1, 1)), self.bar, self.sentence, self.rows)
         self.inputs.textChanged.connect(self.refresh)
         self.out.textChanged.connect(self.refresh)
         workspace.folder_changed.connect(self._fill)
@@ -123,7 +122,6 @@ class FolderPanel(Panel):
         self.stop.set_why(workspace.why_not("stop") if segmenting else "")
         self.segment.setVisible(not segmenting)
         self.stop.setVisible(segmenting)
-        self._actions.refresh()
         self._show_progress()
 
     def _missing(self) -> str:

@@ -169,6 +169,11 @@ class Action(QPushButton):
         self.setToolTip(reason or self._tooltip)
         self.changed.emit()
 
+    def setVisible(self, visible: bool) -> None:
+        """Show or hide it; a hidden button needs no reason."""
+        super().setVisible(visible)
+        self.changed.emit()
+
 
 class Actions(QWidget):
     """Buttons side by side, and under them a line that says why those that are disabled are disabled."""

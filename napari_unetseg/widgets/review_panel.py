@@ -41,7 +41,6 @@ class ReviewPanel(Panel):
         self._rounds_title = label("Rounds: every model is kept", "muted")
         self.go_back = Action("Use the chosen round", "Predict with that model from now on")
         self._back = Actions(self.go_back)
-        self._predict = Actions(self.predict, self.stop, stretch=(1, 1))
         self.predict.clicked.connect(lambda: context.do(workspace.predict_current))
         self.stop.clicked.connect(lambda: context.do(workspace.stop))
         self.accept.clicked.connect(lambda: context.do(workspace.accept))
@@ -50,7 +49,13 @@ class ReviewPanel(Panel):
         self.go_back.clicked.connect(self.use_round)
         self.rounds.itemSelectionChanged.connect(self.refresh)
         self.rounds.itemDoubleClicked.connect(lambda *_: self.use_round())
-        self.add(self.sentence, self.table, self._predict, self.bar, Actions(self.accept, self.correct, stretch=(2, 1)))
+        self.add(
+            self.sentence,
+            self.table,
+            Actions(self.predict, self.stop, stretch=(1, 1)),
+            self.bar,
+            Actions(self.accept, self.correct, stretch=(2, 1)),
+        )
         self.add(Actions(self.undo_accept), self._rounds_title, self.rounds, self._back)
         workspace.rounds_changed.connect(self._fill)
         workspace.progress_changed.connect(self._show_progress)
@@ -155,7 +160,6 @@ class ReviewPanel(Panel):
         self.predict.setVisible(workspace.prediction is None and not predicting)
         self.stop.setVisible(predicting)
         self.stop.set_why(workspace.why_not("stop") if predicting else "")
-        self._predict.refresh()
         self._show_progress()
         self.accept.set_why(workspace.why_not("accept"))
         self.correct.set_why(workspace.why_not("correct"))

@@ -40,7 +40,6 @@ class TrainPanel(Panel):
         self.picker.chosen.connect(lambda name: context.do(workspace.change_plan, net={"name": name}))
         self.train = Action("Train", "Learn from all strokes; you can go on painting meanwhile", role="primary")
         self.stop = Action("Stop", "Finish now and keep the best model so far", role="primary")
-        self._actions = Actions(self.train, self.stop, stretch=(1, 1))
         self.train.clicked.connect(lambda: context.do(workspace.train))
         self.stop.clicked.connect(lambda: context.do(workspace.stop))
         self.bar = QProgressBar()
@@ -51,7 +50,7 @@ class TrainPanel(Panel):
         self.corrections.setToolTip(
             "New strokes are first compared with what the model said before it had seen them: honest progress."
         )
-        self.add(self.picker, self._make_form(), self._actions)
+        self.add(self.picker, self._make_form(), Actions(self.train, self.stop, stretch=(1, 1)))
         self.add(self.bar, self.sentence, self.curves, self.corrections)
         workspace.plan_changed.connect(self._show_plan)
         workspace.nets_changed.connect(self.picker.set_nets)
@@ -168,7 +167,6 @@ class TrainPanel(Panel):
         self.stop.set_why(workspace.why_not("stop") if training else "")
         self.train.setVisible(not training)
         self.stop.setVisible(training)
-        self._actions.refresh()
         idle = workspace.stage == "idle"
         for widget in (self.picker, self.minutes, self.dims, self.net_size):
             widget.setEnabled(idle)

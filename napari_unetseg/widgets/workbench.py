@@ -42,13 +42,15 @@ class Workbench(QWidget):
     ----------
     viewer : napari.viewer.Viewer
         The window it is docked in.
+    jobs : QtJobs, optional
+        Who trains and segments; an engine of its own when omitted.
     """
 
-    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+    def __init__(self, viewer: napari.viewer.Viewer, jobs: QtJobs | None = None) -> None:
         super().__init__()
         self.setObjectName("unetsegBench")
         self.setAcceptDrops(True)
-        self.jobs = QtJobs()
+        self.jobs = jobs or QtJobs()
         self.workspace = Workspace(self.jobs)
         self.context = Context(viewer, self.workspace)
         self.images = ImagesPanel(self.context)
@@ -261,7 +263,8 @@ class Workbench(QWidget):
 
     def shutdown(self) -> None:
         """Journal the last stroke, release the project and end the engine; the widget is of no use afterwards."""
-        self._refresh_soon.stop()
+        with contextlib.suppress(RuntimeError):  # Qt may have taken the timer with it already
+            self._refresh_soon.stop()
         self._shut()
 
 

@@ -1,0 +1,283 @@
+"""The panels: what they show, what they ask for, and that no button is disabled without a reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+from qtpy.QtGui import QDropEvent
+from qtpy.QtTest import QTest
+
+from napari_unetseg.scores import Scores
+from napari_unetseg.widgets.context import duration
+from napari_unetseg.widgets.parts import Action, Actions
+
+pytestmark = pytest.mark.window
+
+NETS = (
+    {"name": "unet", "title": "U-Net", "family": "u-net", "dims": [2, 3], "paper": "Ronneberger 2015",
+     "sentence": "The plain one.", "parameters": {"trainable": 7_759_521}},
+    {"name": "ternausnet16", "title": "TernausNet-16", "family": "encoder", "dims": [2], "paper": "Iglovikov 2018",
+     "sentence": "With a VGG encoder.", "parameters": {"trainable": 22_000_000}},
+)  # fmt: skip
+
+
+def click(widget):
+    QTest.mouseClick(widget, Qt.MouseButton.LeftButton)
+
+
+def strokes(bench):
+    layer = bench.context.bridge.annotation
+    layer.paint((10, 10), 1)
+    layer.paint((30, 40), 2)
+    bench.context.bridge.flush()
+    bench.refresh()
+
+
+def say_why(bench):
+    for box in bench.findChildren(Actions):
+        for action in box.findChildren(Action):
+            if not action.isEnabled() and not action.isHidden():
+                assert action.why, f"{action.text()} does not say why"
+                assert action.toolTip() == action.why
+                assert action.why in box.line.text()
+                assert not box.line.isHidden()
+
+
+def test_every_disabled_button_says_why_at_every_step(bench):
+    say_why(bench)
+    strokes(bench)
+    say_why(bench)
+    assert bench.train.train.isEnabled()
+    click(bench.train.train)
+    say_why(bench)
+    bench.workspace.close_project()
+    say_why(bench)
+    assert not bench.images.add_files.isEnabled()
+
+
+def test_the_next_thing_to_do_is_always_said(bench):
+    assert "stroke" in bench.next.text()
+    strokes(bench)
+    assert bench.next.text().startswith("Press Train")
+    click(bench.train.train)
+    bench.refresh()
+    assert "Stop" in bench.next.text()
+    bench.workspace.close_project()
+    bench.refresh()
+    assert "project" in bench.next.text()
+
+
+def test_images_are_listed_with_their_state(bench):
+    listed = bench.images.list
+    names = [listed.topLevelItem(i).text(0) for i in range(listed.topLevelItemCount())]
+    assert names == ["plane-a", "plane-b", "volume"]
+    strokes(bench)
+    assert listed.topLevelItem(0).text(1) == "strokes"
+    listed.setCurrentItem(listed.topLevelItem(2))
+    assert bench.workspace.case == "volume"
+    assert bench.sections[0].state == "3 images"
+
+
+def test_files_and_projects_can_be_dropped(bench, images, tmp_path):
+    def drop(path):
+        data = QMimeData()
+        data.setUrls([QUrl.fromLocalFile(str(path))])
+        event = QDropEvent(QPointF(5, 5), Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton,
+                           Qt.KeyboardModifier.NoModifier)  # fmt: skip
+        bench.dropEvent(event)
+
+    path = bench.workspace.project.path
+    bench.images.create_project(str(tmp_path / "other.unetseg"))
+    drop(images)
+    assert len(bench.workspace.cases) == 3
+    drop(path)
+    assert bench.workspace.project.path == path
+
+
+def test_a_bad_file_is_a_notification_and_the_others_are_added(bench, tmp_path, notes):
+    bad = tmp_path / "notes.tif"
+    bad.write_text("no image")
+    bench.images.add_paths([str(bad)])
+    assert "notes.tif" in notes[-1].message
+    assert str(notes[-1].severity) == "error"
+    assert len(bench.workspace.cases) == 3
+
+
+def test_layers_that_are_open_are_taken_over(bench, qtbot):
+    viewer = bench.context.viewer
+    assert "No other image" in bench.images.add_layers.why
+    viewer.add_image(np.random.default_rng(0).random((30, 30)), name="from afar", scale=(2, 2), units=("um", "um"))
+    assert bench.images.add_layers.isEnabled()
+    click(bench.images.add_layers)
+    assert bench.workspace.cases[-1] == "from afar"
+    assert "from afar" not in viewer.layers
+    bench.images.go_to("from afar")
+    assert bench.context.bridge.annotation.scale == pytest.approx([2, 2])
+
+
+def test_classes_are_renamed_coloured_added_and_removed(bench, qtbot):
+    _, edit = bench.classes.rows[1]
+    edit.selectAll()
+    QTest.keyClicks(edit, "nucleus")
+    QTest.keyClick(edit, Qt.Key.Key_Return)
+    assert bench.workspace.classes[1].name == "nucleus"
+    assert bench.annotate.classes[1].text().startswith("nucleus")
+    bench.classes.recolour(1, "#ff0000")
+    colours = bench.context.bridge.annotation.colormap.color_dict
+    assert np.allclose(colours[2], (1, 0, 0, 1))
+    click(bench.classes.add_class)
+    assert len(bench.workspace.classes) == 4
+    assert len(bench.annotate.classes) == 4
+    click(bench.classes.remove_class)
+    assert len(bench.workspace.classes) == 3
+    layer = bench.context.bridge.annotation
+    layer.paint((10, 10), 3)
+    bench.context.bridge.flush()
+    assert bench.classes.remove_class.why == "The last class has strokes."
+
+
+def test_a_name_that_is_taken_is_refused_and_put_back(bench, notes):
+    bench.classes.rename(1, "background")
+    assert notes
+    assert bench.classes.rows[1][1].text() == bench.workspace.classes[1].name
+
+
+def test_class_buttons_tools_and_brush_follow_the_layer_and_lead_it(bench):
+    layer = bench.context.bridge.annotation
+    click(bench.annotate.classes[0])
+    assert layer.selected_label == 1
+    layer.selected_label = 3
+    assert [b.isChecked() for b in bench.annotate.classes] == [False, False, True]
+    click(bench.annotate.tools["erase"])
+    assert str(layer.mode) == "erase"
+    layer.mode = "fill"
+    assert bench.annotate.tools["fill"].isChecked()
+    bench.annotate.brush.setValue(11)
+    assert layer.brush_size == 11
+    layer.brush_size = 5
+    assert bench.annotate.brush.value() == 5
+    layer.paint((10, 10), 3)
+    click(bench.annotate.undo)
+    assert not layer.data.any()
+    click(bench.annotate.redo)
+    assert layer.data.any()
+    click(bench.annotate.mask_shown)
+    assert not bench.context.bridge.mask.visible
+    click(bench.annotate.next)
+    assert bench.workspace.case == "plane-b"
+    assert not bench.context.bridge.mask.visible, "as the user left it"
+    assert bench.context.bridge.annotation.selected_label == 3
+
+
+def test_the_plan_is_what_the_form_says(bench):
+    bench.train.minutes.setValue(7)
+    bench.train.net_size.setCurrentIndex(2)
+    bench.train.net_size.activated.emit(2)
+    plan = bench.workspace.plan
+    assert (plan.training.minutes, plan.net.width) == (7, 0.5)
+    bench.train.net_size.setCurrentIndex(0)
+    bench.train.net_size.activated.emit(0)
+    assert not bench.workspace.plan.given("net", "width")
+    assert bench.train.dims.isHidden(), "a plane leaves no choice"
+    bench.images.go_to("volume")
+    assert not bench.train.dims.isHidden()
+
+
+def test_architectures_are_searched_and_those_that_cannot_say_so(bench):
+    picker = bench.train.picker
+    picker.set_nets(NETS)
+    assert picker.button.text().startswith("U-Net")
+    assert "7.8 M" in picker.facts.text()
+    click(picker.button)
+    QTest.keyClicks(picker.search, "vgg 2d")
+    shown = [i for i in range(picker.list.count()) if not picker.list.item(i).isHidden()]
+    assert shown == [1]
+    QTest.keyClick(picker.search, Qt.Key.Key_Return)
+    assert bench.workspace.plan.net.name == "ternausnet16"
+    bench.workspace.change_plan(net={"name": "unet", "dims": 3})
+    item = picker.list.item(1)
+    assert not item.flags() & Qt.ItemFlag.ItemIsEnabled
+    assert "cannot do 3D" in item.toolTip()
+
+
+def test_training_shows_curves_time_and_score(bench, jobs, tmp_path, qtbot):
+    strokes(bench)
+    click(bench.train.train)
+    assert jobs.submitted[-1][0] == "train"
+    assert bench.train.train.isHidden()
+    assert not bench.train.stop.isHidden()
+    for step in range(1, 30):
+        jobs.tell("StepDone", step=step, loss=1 / step, seconds=step, left=90.0 - step, epoch=0)
+    scores = Scores(
+        {"object": 0.5, "class 2": 0.7}, {"object": 0.66, "class 2": 0.82}, "2 held-out images", ("a",), 900
+    )
+    jobs.tell("Validated", step=20, scores=scores.to_dict(), best=True, seconds=20.0)
+    qtbot.waitUntil(lambda: len(bench.train.curves.loss.listDataItems()) == 2, timeout=2000)
+    qtbot.waitUntil(lambda: len(bench.train.curves.score.listDataItems()) == 2, timeout=2000)
+    assert "left" in bench.train.bar.text()
+    click(bench.train.stop)
+    assert jobs.stopped
+    assert "Stopping" in bench.train.stop.why
+    jobs.tell("Failed", message="Training was stopped before its first step.", hint="", stopped=True)
+    assert not bench.train.train.isHidden()
+
+
+def test_a_failure_is_a_notification(bench, jobs, notes):
+    strokes(bench)
+    click(bench.train.train)
+    jobs.tell("Failed", message="The disk is full.", hint="Free some space.")
+    assert notes[-1].message == "The disk is full. Free some space."
+    assert bench.train.train.isEnabled()
+
+
+def test_folder_needs_folders_and_lists_failures_first(bench, jobs, images, tmp_path, monkeypatch):
+    bench.folder.inputs.setText(str(tmp_path / "nowhere"))
+    monkeypatch.setattr(bench.workspace, "why_not", lambda action: "")
+    bench.folder.refresh()
+    assert "no folder" in bench.folder.segment.why
+    bench.folder.inputs.setText(str(images))
+    bench.folder.out.setText(str(images))
+    assert "another folder" in bench.folder.segment.why
+    bench.folder.out.setText(str(tmp_path / "out"))
+    assert bench.folder.segment.isEnabled()
+    rows = [{"index": 0, "file": "a.tif", "status": "done", "error": "", "seconds": 1.0},
+            {"index": 1, "file": "b.tif", "status": "failed", "error": "b.tif is empty.", "seconds": 0.0}]  # fmt: skip
+    bench.workspace.folder_rows = tuple(rows)
+    bench.workspace.folder_changed.emit(tuple(rows))
+    first = bench.folder.rows.topLevelItem(0)
+    assert (first.text(0), first.child(0).text(0)) == ("b.tif", "b.tif is empty.")
+
+
+def test_the_look_follows_the_theme(bench):
+    dark = bench.styleSheet()
+    bench.context.viewer.theme = "light"
+    assert bench.styleSheet() != dark
+
+
+def test_the_dock_fits_a_small_screen(bench):
+    assert bench.minimumSizeHint().width() <= 400
+    assert bench.minimumSizeHint().height() <= 500
+
+
+def test_two_workbenches_in_one_window_do_not_meddle(bench, qtbot, jobs, tmp_path, images):
+    from napari_unetseg.widgets.workbench import Workbench
+
+    other = Workbench(bench.context.viewer, jobs=type(jobs)())
+    qtbot.addWidget(other)
+    other.images.create_project(str(tmp_path / "other.unetseg"))
+    other.images.add_paths([str(images / "plane-b.tif")])
+    other.context.bridge.annotation.paint((10, 10), 2)
+    other.context.bridge.flush()
+    bench.context.bridge.flush()
+    assert not any(bench.workspace.stroke_counts().values())
+    assert any(other.workspace.stroke_counts().values())
+    other.shutdown()
+    assert bench.context.bridge.annotation in bench.context.viewer.layers
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(float("nan"), ""), (5, "5 s"), (75, "1 min 15 s"), (1800, "30 min"), (7260, "2 h 01 min")]
+)
+def test_durations_read_well(seconds, words):
+    assert duration(seconds) == words
