@@ -29,7 +29,23 @@ _PUBLIC = {
     "write": "io",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = [
+    "Control",
+    "Geometry",
+    "LabelVolume",
+    "Model",
+    "Plan",
+    "Project",
+    "UnetSegError",
+    "Volume",
+    "__version__",
+    "fine_tune",
+    "predict",
+    "read",
+    "read_labels",
+    "segment_folder",
+    "write",
+]
 
 if TYPE_CHECKING:
     from napari_unetseg.batch import segment_folder

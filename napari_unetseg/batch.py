@@ -92,7 +92,7 @@ def segment_folder(
     ModelError
         When a model is incomplete.
     """
-    models = list(model) if isinstance(model, (list, tuple)) else [model]
+    models = [model] if isinstance(model, (Model, str, Path)) else list(model)
     ensemble = Ensemble.of([m if isinstance(m, Model) else Model.load(m) for m in models], outputs.tta)
     files = _list(inputs)
     folder = _make_folder(Path(out))

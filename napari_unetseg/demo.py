@@ -86,7 +86,9 @@ def run_demo(
         yield Note(
             f"{samples.title}: strokes on {len(work)} images, scored on {len(test)} others with their full truth."
         )
-        rng, model, rounds = np.random.default_rng(seed), None, []
+        rng = np.random.default_rng(seed)
+        model: Model | None = None
+        rounds: list[RoundDone] = []
         for number in (1, 2):
             start = time.monotonic()
             painted = _annotate(project, work, truths, model, rng)
@@ -100,6 +102,7 @@ def run_demo(
             rounds.append(done)
             yield Note(done.sentence())
             yield done
+        assert model is not None  # two rounds were run
         rows = yield from segment_folder.events([samples.pairs[0][0].parent], model, out / "masks", control=control)
     finally:
         project.close()

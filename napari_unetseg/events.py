@@ -1,9 +1,9 @@
 """What a long-running verb says while it runs, and what it may be told.
 
 A verb (`fine_tune`, `predict`, `segment_folder`, ...) is a generator of the small frozen events below; its return
-value is the result. The window, the command line and the tests iterate the same generator. `verb` also makes it callable
-like a plain function: ``fine_tune(...)`` runs to the end and returns the result, ``fine_tune.events(...)`` is the
-generator.
+value is the result. The window, the command line and the tests iterate the same generator. `verb` also makes it
+callable like a plain function: ``fine_tune(...)`` runs to the end and returns the result, ``fine_tune.events(...)`` is
+the generator.
 """
 
 from __future__ import annotations

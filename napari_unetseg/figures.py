@@ -108,10 +108,10 @@ def save_png(path: str | Path, rgb: np.ndarray) -> Path:
     WriteError
         The folder cannot be written to, or the disk is full.
     """
-    import imageio.v3 as iio
+    from PIL import Image
 
     path = Path(path)
-    atomic_write(path, lambda beside: beside.write_bytes(iio.imwrite("<bytes>", rgb, extension=".png")))
+    atomic_write(path, lambda beside: Image.fromarray(rgb).save(beside, "PNG"))
     return path
 
 
@@ -172,10 +172,9 @@ def _draw_scores(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
             if len(steps):
                 label = f"{metric} {name} {values[-1]:.2f}"
                 axes.plot(steps, values, style, color=colour, marker="o", markersize=3, linewidth=1.6, label=label)
-    if len(classes) > 2:
-        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1.02))
-    elif classes:
-        axes.legend(frameon=False, fontsize=8)
+    if axes.lines:
+        beside = {"loc": "upper left", "bbox_to_anchor": (1, 1.02)} if len(classes) > 2 else {}
+        axes.legend(frameon=False, fontsize=8, **beside)
 
 
 def _frame(axes: Axes, what: str, empty: bool) -> None:

@@ -85,7 +85,8 @@ class WeightAverage:
     def update(self, step: int) -> None:
         """Move the average towards the net after optimiser step number `step`."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        mine, theirs = list(self.average.parameters()), list(self.net.parameters())
+        mine: list[torch.Tensor] = list(self.average.parameters())
+        theirs: list[torch.Tensor] = list(self.net.parameters())
         torch._foreach_lerp_(mine, theirs, weight)
         for ours, other in zip(self.average.buffers(), self.net.buffers(), strict=True):
             ours.copy_(other)

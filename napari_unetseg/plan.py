@@ -157,6 +157,20 @@ class Plan(_Frozen):
             values[section] = {**values.get(section, {}), **changes}
         return type(self)(**values)
 
+    @property
+    def normalisation(self) -> Normalisation:
+        """Intensity normalisation of a completed plan."""
+        if self.data.normalisation is None:
+            raise PlanError("The plan does not say how intensities are normalised.", hint="Use the plan of a model.")
+        return self.data.normalisation
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """Training patch of a completed plan, in voxels, ``(Y, X)`` or ``(Z, Y, X)``."""
+        if self.training.patch is None:
+            raise PlanError("The plan does not say the patch size.", hint="Use the plan of a model.")
+        return self.training.patch
+
     def given(self, section: str, name: str) -> bool:
         """Whether the user (or a file) set that field, as opposed to its default standing there."""
         return section in self.model_fields_set and name in getattr(self, section).model_fields_set

@@ -121,7 +121,7 @@ def _patch(plan: Plan, dataset: Dataset, samples: Sequence[Sample], compute: Com
     if plan.training.patch is None:
         if dims == 2:
             side = 256 if dataset.labels == "mask" else 128
-            wanted = (side, side)
+            wanted: tuple[int, ...] = (side, side)
         else:
             spacing = samples[0].image.geometry.spacing
             flat = 2 if spacing[0] > 1.5 * min(spacing[1:]) else 1

@@ -40,7 +40,7 @@ class Registry(Generic[T]):
         self._facts: dict[str, Mapping[str, Any]] = {}
 
     def register(self, name: str, **facts: Any) -> Callable[[T], T]:
-        """Decorate a thing to register it under `name`, with `facts` about it."""
+        """Decorate a thing to register it under `name`, with `facts` about it; ``hidden=True`` keeps it off lists."""
 
         def keep(thing: T) -> T:
             if name in self._things:
@@ -59,14 +59,14 @@ class Registry(Generic[T]):
         return name in self._things
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._things)
+        return (name for name in self._things if not self._facts[name].get("hidden"))
 
     def __len__(self) -> int:
-        return len(self._things)
+        return sum(1 for _ in self)
 
     def names(self, pattern: str = "*") -> list[str]:
         """Names that match a shell `pattern`, in the order of registration."""
-        return [name for name in self._things if fnmatch(name, pattern)]
+        return [name for name in self if fnmatch(name, pattern)]
 
     def facts(self, name: str) -> Mapping[str, Any]:
         """What was said about `name` when it was registered."""
@@ -81,6 +81,6 @@ class Registry(Generic[T]):
     def _check(self, name: str) -> None:
         if name in self._things:
             return
-        near = difflib.get_close_matches(str(name).lower(), self._things, n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(self._things)}."
+        near = difflib.get_close_matches(str(name).lower(), list(self), n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(self)}."
         raise UnknownName(f"There is no {self.kind} called {name!r}.", hint=hint)

@@ -43,7 +43,7 @@ def score_files(
         When a mask and its truth differ in shape.
     """
     pairs = _pairs(Path(mask), Path(truth))
-    cases = []
+    cases: list[dict[str, Any]] = []
     for name, one, other in pairs:
         ours, theirs = read_labels(one), read_labels(other)
         if ours.shape != theirs.shape:

@@ -79,7 +79,11 @@ def test_a_second_run_does_only_what_changed(scans, model, tmp_path):
     changed = Volume(np.full((1, 40, 31), 9, np.uint8))
     nus.write(scans / "a.tif", changed)
     (out / "b.png").unlink()
-    statuses = {os.path.basename(e.file): e.status for e in segment_folder.events(scans, model, out) if isinstance(e, FileDone) and "deep" not in e.file}
+    statuses = {
+        os.path.basename(e.file): e.status
+        for e in segment_folder.events(scans, model, out)
+        if isinstance(e, FileDone) and "deep" not in e.file
+    }
     assert statuses == {"a.tif": "done", "b.png": "done", "v.nii.gz": "skipped"}
     assert len(table(out)) == len(first)
     again = [e.status for e in segment_folder.events(scans, model, out) if isinstance(e, FileDone)]

@@ -48,11 +48,18 @@ def plan(tmp_path_factory):
 
 
 def test_train_segment_score(cli, folder, plan, tmp_path):
-    code, out, err = cli("train", folder, "-o", tmp_path / "m", "--epochs", 6, "--plan", plan, "--net", "unet", "--seed", 1)
+    code, out, err = cli(
+        "train", folder, "-o", tmp_path / "m", "--epochs", 6, "--plan", plan, "--net", "unet", "--seed", 1
+    )
     assert code == 0
     assert "held-out image" in out
     assert "step" in err or "s  Dice" in err
-    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["curves.png", "history.csv", "model.json", "weights.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [
+        "curves.png",
+        "history.csv",
+        "model.json",
+        "weights.safetensors",
+    ]
 
     code, out, _ = cli("segment", folder / "images", "-m", tmp_path / "m", "-o", tmp_path / "out")
     assert (code, out.startswith("3 of 3 files segmented")) == (0, True)
@@ -102,7 +109,18 @@ def test_nets_counts(cli, words, kind, count):
     code, out, _ = cli("nets", *words, "--json")
     (net,) = json.loads(out)
     assert (code, net["parameters"][kind]) == (0, count)
-    assert {"name", "title", "family", "dims", "in_channels", "outputs", "parameters", "divisor", "pretrained", "paper"} <= set(net)
+    assert {
+        "name",
+        "title",
+        "family",
+        "dims",
+        "in_channels",
+        "outputs",
+        "parameters",
+        "divisor",
+        "pretrained",
+        "paper",
+    } <= set(net)
 
 
 def test_nets_lists_all_with_their_papers(cli):
@@ -178,9 +196,13 @@ def test_one_failed_file_is_exit_code_1(cli, folder, plan, tmp_path):
 
 
 def test_help_needs_no_torch():
-    words = "import sys; sys.argv=['x','--help']; from napari_unetseg.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    words = "import sys; sys.argv = ['x', '--help']; from napari_unetseg.cli import main\n"
+    words += "try: main()\nexcept SystemExit: pass\n"
     done = subprocess.run(
-        [sys.executable, "-c", words + "assert 'torch' not in sys.modules"], capture_output=True, text=True, env={**os.environ}
+        [sys.executable, "-c", words + "assert 'torch' not in sys.modules"],
+        capture_output=True,
+        text=True,
+        env={**os.environ},
     )
     assert done.returncode == 0, done.stderr
     for command in ("demo", "nets", "train", "segment", "score", "doctor"):

@@ -11,13 +11,17 @@ import pytest
 import napari_unetseg
 
 PACKAGE = Path(napari_unetseg.__file__).parent
-LIGHT = ["napari_unetseg", "napari_unetseg.workspace", "napari_unetseg.io", "napari_unetseg.metrics", "napari_unetseg.engine",
-         "napari_unetseg.postprocess", "napari_unetseg.samples", "napari_unetseg.project", "napari_unetseg.figures"]  # fmt: skip
+LIGHT = [
+    "",
+    *(f".{room}" for room in ["workspace", "io", "metrics", "engine", "postprocess", "samples", "project", "figures"]),
+]
 
 
 @pytest.mark.parametrize("module", LIGHT)
 def test_loads_without_torch_or_a_window(module):
-    code = f"import {module}, sys; bad = {{'torch', 'napari', 'qtpy', 'magicgui'}} & set(sys.modules); assert not bad, bad"
+    code = (
+        f"import {module}, sys; bad = {{'torch', 'napari', 'qtpy', 'magicgui'}} & set(sys.modules); assert not bad, bad"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -167,7 +167,12 @@ def test_what_cannot_be_learned_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("section", "values"),
-    [("net", {"name": "unett"}), ("training", {"loss": "dise"}), ("training", {"optimiser": "adm"}), ("net", {"dims": 3})],
+    [
+        ("net", {"name": "unett"}),
+        ("training", {"loss": "dise"}),
+        ("training", {"optimiser": "adm"}),
+        ("net", {"dims": 3}),
+    ],
 )
 def test_plans_that_cannot_be_are_one_line_errors(folder, section, values):
     with pytest.raises((PlanError, nus.UnetSegError)) as caught:

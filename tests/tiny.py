@@ -32,6 +32,9 @@ def folder_of_blobs(
         (folder / kind).mkdir(parents=True, exist_ok=True)
     for index in range(number):
         image, mask = blobs(shape, index, classes)
-        write(folder / "images" / f"case{index}{suffix}", Volume((1000 * image + 2000).clip(0).astype(np.uint16)[None], geometry))
+        write(
+            folder / "images" / f"case{index}{suffix}",
+            Volume((1000 * image + 2000).clip(0).astype(np.uint16)[None], geometry),
+        )
         write(folder / "labels" / f"case{index}{suffix}", LabelVolume(mask, geometry))
     return folder

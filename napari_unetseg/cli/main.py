@@ -178,7 +178,7 @@ def train(
     given = Plan.read(plan) if plan else Plan()
     if minutes is not None and epochs is not None:
         raise PlanError("Both --minutes and --epochs were given.", hint="Give one of them.")
-    wanted = {
+    wanted: dict[str, dict[str, Any]] = {
         "net": {"name": net, "dims": dims},
         "data": {"labels": labels, "fold": fold},
         "training": {"minutes": minutes, "epochs": epochs, "seed": seed, "device": device},
@@ -274,7 +274,7 @@ def score(
     if as_json:
         _print_json(result)
         return
-    first = next(iter(result["mean"].values()), {})
+    first: dict[str, Any] = next(iter(result["mean"].values()), {})
     rows = [[case["name"], c, *v.values()] for case in result["cases"] for c, v in case["classes"].items()]
     rows += [["mean", c, *v.values()] for c, v in result["mean"].items()]
     terminal.table("", ["case", "class", *first], rows)

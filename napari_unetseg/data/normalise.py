@@ -23,10 +23,14 @@ _NARROWEST = 50.0  # of a ct window: strokes inside one organ say little about i
 class Annotated(Protocol):
     """What the fit looks at; `napari_unetseg.data.dataset.Sample` is one."""
 
-    name: str
-    image: Volume
-    target: np.ndarray
-    known: np.ndarray
+    @property
+    def name(self) -> str: ...
+    @property
+    def image(self) -> Volume: ...
+    @property
+    def target(self) -> np.ndarray: ...
+    @property
+    def known(self) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,14 @@ _SLAB = 2**22
 
 
 class _Sample(Protocol):
-    name: str
-    image: Volume
-    target: np.ndarray
-    known: np.ndarray
+    @property
+    def name(self) -> str: ...
+    @property
+    def image(self) -> Volume: ...
+    @property
+    def target(self) -> np.ndarray: ...
+    @property
+    def known(self) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -200,7 +200,7 @@ def prepared_image(model: Model, image: Volume) -> np.ndarray:
         )
     if image.ndim < net.dims:
         raise ModelError(f"The image {_name(image)} is 2D, the model is for volumes.", hint="Use a 2D model.")
-    return normalise(image.data, model.plan.data.normalisation)
+    return normalise(image.data, model.plan.normalisation)
 
 
 def _name(image: Volume) -> str:

@@ -25,6 +25,7 @@ for _family in (
     "fcn",
     "fcresnet",
     "chain",
+    "instant",
 ):  # in the order in which nets are listed
     importlib.import_module(f"{__name__}.{_family}")
 

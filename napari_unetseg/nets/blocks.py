@@ -22,7 +22,7 @@ _MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 _AVERAGE_POOL = {2: functional.avg_pool2d, 3: functional.avg_pool3d}
 _LINEAR = {2: "bilinear", 3: "trilinear"}
 
-# Values a channel from which the gradient flows through their statistics; through fewer, hardly anything would be left.
+# Values a channel from which their statistics count in full and carry gradient; of fewer, hardly any would be left.
 _ENOUGH = 16
 
 # How the papers' frameworks start a kernel; biases start at zero everywhere (torch's own default keeps its biases).
@@ -41,8 +41,9 @@ class BatchNorm(nn.Module):
     same. Plain batch normalisation trains on the statistics of the batch and evaluates on their running mean: at one
     or two patches a batch the two nets differ. Here the running statistics normalise both (batch renormalisation
     without limits, Ioffe 2017, arXiv:1702.03275): the output in training equals the output in evaluation, while the
-    gradient still flows through the statistics of the batch. The running mean starts as a plain average, so that it
-    is right from step one.
+    gradient still flows through the statistics of the batch. The statistics
+    follow their batches closely at first (by one over the root of the step, down to `momentum`), while the weights
+    below still change fast, and less where a channel has few values.
 
     Parameters
     ----------
@@ -84,10 +85,12 @@ class BatchNorm(nn.Module):
         """Follow the batch with the running statistics; return what turns a batch-normalised x into a running one."""
         axes = [axis for axis in range(x.ndim) if axis != 1]
         variance, mean = torch.var_mean(x.detach().to(self.running_mean.dtype), dim=axes, correction=0)
-        if x.numel() > x.shape[1]:
+        values = x.numel() // x.shape[1]
+        if values > 1:
             self.num_batches_tracked += 1
-            # A tensor throughout: reading the counter back would make a GPU wait at every layer.
-            share = torch.clamp(self.num_batches_tracked.float().rsqrt(), min=self.momentum)
+            # A tensor throughout: reading the counter back would make a GPU wait at every layer. A few values say
+            # little about their variance, two that nearly agree would blow the next ones up.
+            share = self.num_batches_tracked.to(mean.dtype).rsqrt().clamp(min=self.momentum) * min(1, values / _ENOUGH)
             self.running_mean.lerp_(mean, share)
             self.running_var.lerp_(variance, share)
         deviation = torch.sqrt(self.running_var + self.eps)

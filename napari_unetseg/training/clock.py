@@ -44,7 +44,7 @@ class Clock:
         self.total_steps = None if training.epochs is None else training.epochs * steps_per_epoch
         self.total_seconds = None if training.minutes is None or training.epochs is not None else training.minutes * 60
         self._begin, self._earlier = time.monotonic(), 0.0
-        self._next_validation = 0.12 * self.total_seconds if self.total_seconds else 0.0
+        self._next_validation = min(8.0, 0.12 * self.total_seconds) if self.total_seconds else 0.0
         self._next_preview = 0.0
         self._epochs_between = 1
 

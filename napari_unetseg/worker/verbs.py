@@ -175,7 +175,7 @@ def _score_before(previous: Model, dataset: Dataset, plan: Plan, control: Contro
     spec = previous.plan.net
     if not parts.heldout or previous.classes != dataset.classes or spec.in_channels != dataset.in_channels:
         return None
-    images = [prepare(part.load(), previous.plan.data.normalisation) for part in parts.heldout]
+    images = [prepare(part.load(), previous.plan.normalisation) for part in parts.heldout]
     with contextlib.suppress(Stopped):
         return evaluate(make_predictor(previous), images, dataset.classes, parts.rule, control)
     return None
@@ -216,7 +216,7 @@ def score_strokes(args: Args, control: Control, bench: Bench) -> Result:
 
     def pairs() -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
         for case, strokes, box in _unseen(project, _need(args, "seen")):
-            image = normalise(project.image(case).data, model.plan.data.normalisation)[(slice(None), *box)]
+            image = normalise(project.image(case).data, model.plan.normalisation)[(slice(None), *box)]
             truth, known = to_mask(strokes[box])
             yield case, predictor.mask(predictor.probabilities(image, control)), truth, known
 

@@ -46,7 +46,9 @@ def test_every_voxel_comes_back_in_3d_by_volume_and_by_plane(shape, dims):
     np.testing.assert_allclose(out[1], 1 / (1 + np.exp(-image[0])), atol=1e-5)
 
 
-@pytest.mark.parametrize(("size", "side", "overlap"), [(10, 6, 0.25), (512, 512, 0.5), (513, 512, 0.0), (3, 8, 0.9), (97, 16, 0.99)])
+@pytest.mark.parametrize(
+    ("size", "side", "overlap"), [(10, 6, 0.25), (512, 512, 0.5), (513, 512, 0.0), (3, 8, 0.9), (97, 16, 0.99)]
+)
 def test_tiles_cover_evenly_and_overlap_as_asked(size, side, overlap):
     parts = [s[0] for s in tile_slices((size,), (side,), overlap)]
     covered = np.zeros(size, int)
@@ -109,7 +111,9 @@ def small_model(dims: int = 2, channels: int = 1, classes: int = 2) -> Model:
 
 
 def test_mask_lies_on_the_images_grid():
-    geometry = Geometry((2.5, 0.7, 0.7), "mm", np.array([[0.7, 0, 0.1, 3], [0, 0.7, 0, -4], [0.1, 0, 2.5, 9], [0, 0, 0, 1.0]]))
+    geometry = Geometry(
+        (2.5, 0.7, 0.7), "mm", np.array([[0.7, 0, 0.1, 3], [0, 0.7, 0, -4], [0.1, 0, 2.5, 9], [0, 0, 0, 1.0]])
+    )
     image = Volume(np.random.default_rng(0).normal(size=(1, 5, 21, 33)), geometry)
     mask = predict(small_model(), image)
     assert mask.shape == (5, 21, 33)

@@ -20,13 +20,21 @@ def model() -> Model:
     torch.manual_seed(0)
     plan = Plan(net={"name": "unet", "width": 0.1, "norm": "batch"}, data={"normalisation": {"kind": "zscore"}})
     scores = Scores({"cell": 0.8}, {"cell": 0.9}, "2 held-out images", ("a", "b"), 1234, "abc")
-    history = [{"step": 1, "seconds": 0.5, "loss": 0.7}, {"step": 2, "seconds": 0.9, "dice cell": 0.9, "jaccard cell": 0.8}]
+    history = [
+        {"step": 1, "seconds": 0.5, "loss": 0.7},
+        {"step": 2, "seconds": 0.9, "dice cell": 0.9, "jaccard cell": 0.8},
+    ]
     return Model(build(plan.net).eval(), plan, ("background", "cell"), scores, history, ("older",), {"steps": 2})
 
 
 def test_comes_back_as_it_was(model, tmp_path):
     folder = model.save(tmp_path / "m")
-    assert sorted(p.name for p in folder.iterdir()) == ["curves.png", "history.csv", "model.json", "weights.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "curves.png",
+        "history.csv",
+        "model.json",
+        "weights.safetensors",
+    ]
     back = Model.load(folder)
     x = torch.randn(1, 1, 33, 20)
     torch.testing.assert_close(back.net(x), model.net(x))
@@ -76,7 +84,9 @@ def test_weights_of_another_model_are_refused(model, tmp_path):
         Model.load(folder)
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"schema": 99}', '{"plan": {"net": {"name": "nonet"}}, "classes": []}'])
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"schema": 99}', '{"plan": {"net": {"name": "nonet"}}, "classes": []}']
+)
 def test_odd_facts_are_one_line_errors(model, tmp_path, content):
     folder = model.save(tmp_path / "m")
     (folder / "model.json").write_text(content)
@@ -93,7 +103,7 @@ def test_a_full_disk_leaves_the_old_model(model, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(WriteError, match="(?i)space|full"):
+    with pytest.raises(WriteError, match=r"(?i)space|full"):
         model.save(folder)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
