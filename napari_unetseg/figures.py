@@ -173,7 +173,7 @@ def _draw_scores(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
                 label = f"{metric} {name} {values[-1]:.2f}"
                 axes.plot(steps, values, style, color=colour, marker="o", markersize=3, linewidth=1.6, label=label)
     if axes.lines:
-        beside = {"loc": "upper left", "bbox_to_anchor": (1, 1.02)} if len(classes) > 2 else {}
+        beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1.02)} if len(classes) > 2 else {}
         axes.legend(frameon=False, fontsize=8, **beside)
 
 
