@@ -41,9 +41,9 @@ class BatchNorm(nn.Module):
     same. Plain batch normalisation trains on the statistics of the batch and evaluates on their running mean: at one
     or two patches a batch the two nets differ. Here the running statistics normalise both (batch renormalisation
     without limits, Ioffe 2017, arXiv:1702.03275): the output in training equals the output in evaluation, while the
-    gradient still flows through the statistics of the batch. The statistics
-    follow their batches closely at first (by one over the root of the step, down to `momentum`), while the weights
-    below still change fast, and less where a channel has few values.
+    gradient still flows through the statistics of the batch. The statistics follow their batches closely at first (by
+    one over the root of the step, down to `momentum`), while the weights below still change fast, and less where a
+    channel has few values.
 
     Parameters
     ----------
@@ -72,9 +72,11 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, ...) channel by channel."""
         if not self.training or x.numel() < _ENOUGH * x.shape[1]:
+            mean, variance = self.running_mean, self.running_var
             if self.training:
                 self._correction(x)
-            return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+                mean, variance = mean.clone(), variance.clone()  # the next forward may come before this one's backward
+            return functional.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
         scale, shift = self._correction(x)
         bias = self.bias + shift * self.weight if self.weight is not None else self.bias + shift
         weight = scale * self.weight if self.weight is not None else scale

@@ -53,6 +53,24 @@ def test_batch_norm_takes_one_voxel_and_keeps_its_statistics():
     assert x.grad.abs().min() > 0
 
 
+@pytest.mark.parametrize("size", [1, 2, 8])
+def test_batch_norm_may_run_twice_before_its_gradient(size):
+    norm = BatchNorm(3)
+    (norm(torch.randn(1, 3, size, size)).sum() + norm(torch.randn(1, 3, size, size)).sum()).backward()
+    assert norm.bias.grad is not None
+
+
+@pytest.mark.parametrize("size", [1, 8])
+def test_batch_norm_in_half_precision(size):
+    norm = BatchNorm(3)
+    x = torch.randn(2, 3, size, size)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = norm(x.bfloat16())
+    assert out.dtype == torch.bfloat16
+    assert norm.running_mean.dtype == torch.float32
+    torch.testing.assert_close(norm.eval()(x), out.float(), rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize("kind", ["batch", "instance", "group", "none"])
 def test_norms_take_one_voxel(kind):
     assert torch.isfinite(Layers(2, kind).norm(6)(torch.randn(1, 6, 1, 1))).all()
