@@ -65,8 +65,8 @@ class Registry(Generic[T]):
         return sum(1 for _ in self)
 
     def names(self, pattern: str = "*") -> list[str]:
-        """Names that match a shell `pattern`, in the order of registration."""
-        return [name for name in self if fnmatch(name, pattern)]
+        """Names that match a shell `pattern`, in the order of registration; a hidden one only by its whole name."""
+        return [name for name in self if fnmatch(name, pattern)] or [name for name in self._things if name == pattern]
 
     def facts(self, name: str) -> Mapping[str, Any]:
         """What was said about `name` when it was registered."""
