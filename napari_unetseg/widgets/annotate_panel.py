@@ -118,8 +118,8 @@ class AnnotatePanel(Panel):
 
     def _make_walk(self) -> QWidget:
         step = self.context.bridge.step_wanted.emit
-        self.previous = Action("‹ Previous", "The image before (Shift-N)")
-        self.next = Action("Next ›", "The next image (key N)")
+        self.previous = Action("‹ Previous image", "The image before (Shift-N)")
+        self.next = Action("Next image ›", "The next image (key N)")
         self.previous.clicked.connect(lambda: step(-1))
         self.next.clicked.connect(lambda: step(1))
         return Actions(self.previous, self.next, stretch=(1, 1))

@@ -136,7 +136,7 @@ class Bridge(QObject):
         """Show the mask as outlines instead of areas."""
         self._contour = 1 if contour else 0
         if self.mask is not None:
-            self.mask.contour = self._contour
+            self._draw_mask(self.mask)
 
     def undo(self) -> None:
         """Take the last stroke back."""
@@ -229,18 +229,22 @@ class Bridge(QObject):
         layer = Labels(
             self._mask_so_far(case),
             name=f"{case} · mask",
-            opacity=0.4,
             metadata=self._metadata("mask", case),
             colormap=label_colours(self.workspace.classes, mask=True),
             **placement(volume.geometry),
         )
         layer.editable = False
-        layer.visible, layer.contour = self._mask_shown, self._contour
+        layer.visible = self._mask_shown
+        self._draw_mask(layer)
         active = self.viewer.layers.selection.active
         self._keep("mask", self.viewer.add_layer(layer))
         if active in self.viewer.layers:
             self.viewer.layers.selection.active = active
         return layer
+
+    def _draw_mask(self, layer: Labels) -> None:
+        layer.contour = self._contour
+        layer.opacity = 0.9 if self._contour else 0.4  # an area must let the image through, a line must not
 
     def _add_annotation(self, case: str) -> Labels:
         volume = self.workspace.image()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from qtpy.QtCore import QPoint, QSize, Qt, Signal
+from qtpy.QtCore import QCoreApplication, QEvent, QPoint, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QMouseEvent, QPainter, QPixmap
 from qtpy.QtWidgets import (
     QFrame,
@@ -145,6 +145,7 @@ class Column(QScrollArea):
 
     def scroll_to(self, widget: QWidget) -> None:
         """Bring a widget of the page to the top."""
+        QCoreApplication.sendPostedEvents(None, QEvent.Type.LayoutRequest)  # what just opened or closed counts
         self.verticalScrollBar().setValue(widget.mapTo(self.widget(), QPoint(0, 0)).y() - 4)
 
 

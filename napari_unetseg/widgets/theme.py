@@ -107,7 +107,7 @@ QTableWidget {{ gridline-color: {c.primary}; }}
 QHeaderView::section {{ background: {c.foreground}; color: {c.muted}; border: none; padding: 3px 6px; }}
 QProgressBar {{ background: {c.foreground}; border-radius: 4px; min-height: 16px; max-height: 16px;
     text-align: center; color: {c.text}; }}
-QProgressBar::chunk {{ background: {c.accent}; border-radius: 4px; }}
+QProgressBar::chunk {{ background: {_mix(c.accent, c.foreground, 0.6)}; border-radius: 4px; }}
 """
 
 
