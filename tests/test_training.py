@@ -184,3 +184,28 @@ def test_a_model_of_another_shape_cannot_be_gone_on_from(folder):
     model = fine_tune(folder, quick(epochs=1))
     with pytest.raises(ModelError, match="shape"):
         fine_tune(folder, quick(epochs=1).change(net={"width": 0.2}), start=model)
+
+
+def test_an_early_lucky_score_on_a_few_strokes_does_not_win():
+    from napari_unetseg.scores import Scores
+    from napari_unetseg.training.clock import Progress
+
+    def scored(dice, voxels):
+        return Scores({"cell": dice}, {"cell": dice}, "1 held-out image", ("a",), voxels)
+
+    few, many = Progress(step=5), Progress(step=5)
+    assert few.keeps(scored(0.96, 500))
+    assert few.keeps(scored(0.84, 500))
+    assert not few.keeps(scored(0.40, 500))
+    assert many.keeps(scored(0.96, 500_000))
+    assert not many.keeps(scored(0.84, 500_000))
+
+
+def test_the_model_gone_on_from_is_a_floor_without_tolerance():
+    from napari_unetseg.scores import Scores
+    from napari_unetseg.training.clock import Progress
+
+    progress = Progress(step=0)
+    assert progress.keeps(Scores({}, {"cell": 0.8}, "", (), 100))
+    progress.step = 9
+    assert not progress.keeps(Scores({}, {"cell": 0.79}, "", (), 100))

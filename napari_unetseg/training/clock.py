@@ -27,6 +27,21 @@ class Progress:
     best: dict[str, torch.Tensor] | None = None
     best_scores: Scores | None = None
     validated_at: int = -1
+    top: float = -1.0
+    floor: float = -1.0
+
+    def keeps(self, scores: Scores) -> bool:
+        """Whether the weights just scored are the ones to keep.
+
+        Later weights are better ones unless shown otherwise: on a few held-out strokes an early lucky score must not
+        win over the rest of the training, so what counts as worse is what lies two standard errors below the top. The
+        score of the model that was gone on from is a floor without tolerance.
+        """
+        dice = scores.mean_dice
+        if self.step == 0:
+            self.floor = dice
+        self.top = max(self.top, dice)
+        return dice >= self.floor and dice >= self.top - 2 * scores.uncertainty
 
     def log(self, loss: float) -> None:
         """Keep every loss at first, then every second, fourth ... so that the history stays bounded."""

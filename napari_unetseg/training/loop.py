@@ -159,8 +159,7 @@ def _validate(job: Job, control: Control) -> Generator[Event, None, None]:
     except Stopped:
         return
     progress = job.progress
-    held = bool(job.heldout)
-    best = progress.best is None or not held or scores.mean_dice >= progress.best_scores.mean_dice  # type: ignore[union-attr]
+    best = not job.heldout or progress.keeps(scores)
     if best:
         progress.best = {k: v.detach().cpu().clone() for k, v in job.average.average.state_dict().items()}
         progress.best_scores = scores

@@ -45,6 +45,8 @@ class Checkpoint:
             "seconds": progress.seconds,
             "history": progress.history,
             "best_scores": progress.best_scores.to_dict() if progress.best_scores else None,
+            "top": progress.top,
+            "floor": progress.floor,
             "sampler": job.sampler.state,
             "batch_size": job.batch_size,
         }
@@ -77,6 +79,7 @@ class Checkpoint:
             progress.best = _under(tensors, "best.") or None
             progress.best_scores = Scores.from_dict(facts["best_scores"]) if facts["best_scores"] else None
             progress.validated_at = progress.step
+            progress.top, progress.floor = facts["top"], facts["floor"]
             job.sampler.state, job.batch_size = facts["sampler"], facts["batch_size"]
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(
