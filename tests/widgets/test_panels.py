@@ -281,3 +281,46 @@ def test_two_workbenches_in_one_window_do_not_meddle(bench, qtbot, jobs, tmp_pat
 )
 def test_durations_read_well(seconds, words):
     assert duration(seconds) == words
+
+
+def test_dialogs_do_not_stop_the_window(bench, images, tmp_path):
+    from napari_unetseg.widgets import files
+
+    answers = []
+    dialogs = [
+        files.ask_files(bench, "Add images", answers.append),
+        files.ask_folder(bench, "Open project", answers.append, str(tmp_path)),
+        files.ask_new(bench, "New project", "mine.unetseg", answers.append),
+    ]
+    assert not any(dialog.isModal() for dialog in dialogs)
+    dialogs[0].filesSelected.emit([str(images / "plane-a.tif")])
+    dialogs[2].fileSelected.emit(str(tmp_path / "mine.unetseg"))
+    assert answers == [[str(images / "plane-a.tif")], str(tmp_path / "mine.unetseg")]
+    for dialog in dialogs:
+        dialog.close()
+    assert "*.nii.gz" in files.image_filter()
+
+
+def test_a_sample_project_is_made_once_and_opened_again(bench, monkeypatch, tmp_path):
+    import platformdirs
+
+    monkeypatch.setattr(platformdirs, "user_data_path", lambda *_, **__: tmp_path / "data")
+    bench.images.open_sample("ihc")
+    assert bench.workspace.cases == ("ihc",)
+    viewer = bench.context.viewer
+    assert viewer.layers[0].rgb
+    bench.context.bridge.annotation.paint((10, 10), 3)
+    bench.images.open_sample("ihc")
+    assert bench.workspace.stroke_counts()["nucleus"] > 0
+
+
+def test_a_project_that_is_open_elsewhere_says_by_whom(bench, jobs, qtbot, notes):
+    from napari.components import ViewerModel
+
+    from napari_unetseg.widgets.workbench import Workbench
+
+    other = Workbench(ViewerModel(), jobs=type(jobs)())
+    qtbot.addWidget(other)
+    assert not other.images.open_project(str(bench.workspace.project.path))
+    assert "already open" in notes[-1].message
+    other.shutdown()
