@@ -91,7 +91,7 @@ class Bridge(QObject):
             self._keep("image", self.viewer.add_image(data, **options))
         self._add_mask(case)
         self._add_annotation(case)
-        self._restore_view()
+        self.restore_view()
         if self._brush_in_hand:
             self.annotate()
         self.layers_changed.emit()
@@ -302,11 +302,14 @@ class Bridge(QObject):
         if self.workspace.case is not None:
             self.workspace.look(self.slice_index())
 
-    def _restore_view(self) -> None:
-        self.viewer.fit_to_view(layers=[layer for layers in self._own.values() for layer in layers])
+    def restore_view(self) -> None:
+        """Show the image where the user left it, or all of it."""
         volume = self.workspace.image()
+        if volume is None or self.mask is None:
+            return
+        self.viewer.fit_to_view(layers=[layer for layers in self._own.values() for layer in layers])
         kept = self.workspace.recall("views", {}).get(self.workspace.case, {})
-        if volume is not None and volume.ndim == 3:
+        if volume.ndim == 3:
             index = int(kept.get("index", volume.shape[0] // 2))
             world = self.mask.data_to_world((min(index, volume.shape[0] - 1), 0, 0))[0]
             self.viewer.dims.set_point(self.viewer.dims.ndim - 3, world)

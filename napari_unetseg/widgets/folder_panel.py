@@ -39,6 +39,7 @@ class FolderPanel(Panel):
         self.out.textChanged.connect(self.refresh)
         workspace.folder_changed.connect(self._fill)
         workspace.progress_changed.connect(self._show_progress)
+        workspace.stage_changed.connect(self._on_stage)
         workspace.actions_changed.connect(self.refresh)
         self._fill()
         self.refresh()
@@ -98,6 +99,10 @@ class FolderPanel(Panel):
         self.rows.setVisible(bool(rows))
         if rows:
             self.rows.scrollToItem(self.rows.topLevelItem(self.rows.topLevelItemCount() - 1))
+
+    def _on_stage(self, stage: str) -> None:
+        if stage == "idle":
+            self.rows.scrollToTop()  # failures come first
 
     def _show_progress(self, progress: Any = None) -> None:
         workspace = self.context.workspace

@@ -140,6 +140,7 @@ class ReviewPanel(Panel):
             item.setToolTip(2, scores.sentence() if scores else "Nothing was held out to measure on.")
             self.rounds.addTopLevelItem(item)
         self.rounds.blockSignals(False)
+        self.rounds.setFixedHeight(min(max(2, len(rounds)), 5) * max(22, self.rounds.sizeHintForRow(0)) + 8)
         for widget in (self.rounds, self._rounds_title, self._back):
             widget.setVisible(len(rounds) > 1)
 
@@ -196,8 +197,6 @@ def _rounds() -> QTreeWidget:
     made.setHeaderHidden(True)
     made.setColumnCount(4)
     made.setRootIsDecorated(False)
-    made.setMinimumHeight(60)
-    made.setMaximumHeight(120)
     made.header().setStretchLastSection(False)
     made.header().setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
     for column in (0, 2, 3):

@@ -25,6 +25,7 @@ from napari_unetseg.widgets.parts import Column, Section, label, set_role
 from napari_unetseg.widgets.review_panel import ReviewPanel
 from napari_unetseg.widgets.theme import stylesheet
 from napari_unetseg.widgets.train_panel import TrainPanel
+from napari_unetseg.widgets.watch import timer
 from napari_unetseg.workspace import Message, Workspace
 
 __all__ = ["TITLE", "Workbench", "open_workbench"]
@@ -114,10 +115,7 @@ class Workbench(QWidget):
 
     def _connect(self) -> None:
         workspace, context = self.workspace, self.context
-        self._refresh_soon = QTimer(self)
-        self._refresh_soon.setSingleShot(True)
-        self._refresh_soon.setInterval(0)
-        self._refresh_soon.timeout.connect(self.refresh)
+        self._refresh_soon = timer(self, 0, self.refresh)
         context.look_changed.connect(self._on_look)
         context.bridge.step_wanted.connect(self.images.go_further)
         self.jobs.ready.connect(self._on_ready)
@@ -316,4 +314,6 @@ def open_workbench(
     viewer.window.add_dock_widget(bench, name=TITLE, area="right")
     if project_path is not None:
         bench.images.open_project(str(project_path))
+        # the canvas gets its size when the window is laid out, and only then can the image fit it
+        timer(bench, 100, bench.context.bridge.restore_view).start()
     return viewer, bench
