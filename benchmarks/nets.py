@@ -132,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nets", default="*", help="shell pattern of the nets to run (the plain U-Net always runs)")
     parser.add_argument("--dims", type=int, choices=(2, 3), nargs="+", default=[2, 3])
-    parser.add_argument("--repeats", type=int, default=2, help="after one to warm up")
+    parser.add_argument("--repeats", type=int, default=2, help="after one to warm up; 0 is quick and rough")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -158,15 +158,13 @@ def main() -> None:
             rows[name] = json.loads(done.stdout)
             print(f"{name} {dims}D: {rows[name]['training']:.2f} s a step", file=sys.stderr, flush=True)
         text += ["", f"## {dims}D, {'x'.join(map(str, SHAPES[dims][2:]))}, batch {SHAPES[dims][0]}", "", *table(rows)]
-    text += [
-        "",
-        "## Where a net is slower than its operations promise",
-        "",
-        WHY,
-        "",
-    ]
+        write(text)
+
+
+def write(text: list[str]) -> None:
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text("\n".join(text), encoding="utf-8")
+    ending = ["", "## Where a net is slower than its operations promise", "", WHY]
+    RESULTS.write_text("\n".join([*text, *ending]), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ class NestedSkip(SkipConn):
     title="UNet++",
     family="UNet++",
     paper="Zhou et al. 2018, arXiv:1807.10165",
-    sentence="Nested skips that bring the halves of the U closer; slow. Its authors call it patent pending.",
+    sentence="Nested skips across the U; slow. Built from the paper alone: its authors call it patent pending.",
     layers={"init": "he-normal"},
 )
 def unet_plus_plus(request: Request) -> Parts:
