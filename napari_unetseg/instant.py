@@ -20,7 +20,7 @@ from torch.nn import functional
 import napari_unetseg
 from napari_unetseg.data import Dataset, Prepared, Sample, fit_normalisation, load_dataset, prepare, split
 from napari_unetseg.data.annotation import check_counts, count_known
-from napari_unetseg.devices import Compute, choose_compute
+from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute
 from napari_unetseg.errors import PlanError, Stopped
 from napari_unetseg.events import Control, Event, Started, StepDone, TileDone, Validated, verb
 from napari_unetseg.inference.evaluate import evaluate
@@ -67,7 +67,15 @@ def fit_instant(
     Stopped
         When stopped before it was done.
     """
-    begin, plan, control = time.monotonic(), plan or Plan(), control or Control()
+    threads = torch.get_num_threads()
+    try:
+        return (yield from _fit(data, plan or Plan(), control or Control()))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fit(data: Any, plan: Plan, control: Control) -> Generator[Event, None, Model]:
+    begin, threads = time.monotonic(), torch.get_num_threads()
     dataset = data if isinstance(data, Dataset) else load_dataset(data, plan.data)
     parts = split(dataset, plan.data, plan.training.seed)
     samples = [part.load() for part in parts.train]
@@ -92,7 +100,8 @@ def fit_instant(
     }
     model = Model(net.cpu().eval(), plan, dataset.classes, None, history, (), facts)
     held = [prepare(part.load(), how) for part in parts.heldout]
-    scores = evaluate(make_predictor(model, compute), held or train, dataset.classes, parts.rule, control)
+    with ThreadGovernor(threads).step():
+        scores = evaluate(make_predictor(model, compute), held or train, dataset.classes, parts.rule, control)
     model.scores = Scores.from_dict({**scores.to_dict(), "model": model.id})
     facts["seconds"] = round(time.monotonic() - begin, 2)
     yield Validated(_STEPS, model.scores, True, facts["seconds"])
@@ -139,12 +148,12 @@ def _collect(
     n_classes = max(2, plan.net.outputs)
     features = compute.place(features)
     share = np.minimum(1.0, _KNOWN / n_classes / np.maximum(_totals(images, n_classes), 1))
-    jobs = list(_jobs(images, plan, share, rng))
+    jobs, governor = list(_jobs(images, plan, share, rng)), ThreadGovernor()
     found: list[tuple[torch.Tensor, ...]] = []
     for number, (image, region, labels) in enumerate(jobs):
         if control.stopped:
             raise Stopped("The instant model was stopped.", hint="Nothing was changed.")
-        with torch.no_grad():
+        with torch.no_grad(), governor.step():
             pixels = torch.from_numpy(np.ascontiguousarray(image[(slice(None), *region)]))
             there = features(compute.place(pixels[None]))[0].cpu().flatten(1)
         chosen = np.flatnonzero(labels >= 0)
@@ -202,6 +211,7 @@ def _teach(
     optimiser = torch.optim.AdamW(net.perceptron.parameters(), _RATE, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, _STEPS)
     history = []
+    torch.set_num_threads(1)  # for steps this small a second thread costs more than it saves, much more under load
     for step in range(1, _STEPS + 1):
         if control.stopped:
             raise Stopped("The instant model was stopped.", hint="Nothing was changed.")
