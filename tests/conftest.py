@@ -1,27 +1,28 @@
-"""What all tests share: those that need a window run under Xvfb where there is no screen, or say why they cannot."""
+"""What all tests share: threads that do not get in each other's way, and a screen or the reason why there is none."""
 
 from __future__ import annotations
 
 import os
-import sys
+
+# before torch is imported, and for the processes that tests start: two threads on two busy cores wait for one another
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+
+from napari_unetseg.cli.screen import why_no_window
 
 
 def _why_no_screen() -> str:
     """One sentence on why no window can be opened; pytest-xvfb has started Xvfb by now where it is installed."""
     if os.environ.get("QT_QPA_PLATFORM") in ("offscreen", "minimal"):
-        return "QT_QPA_PLATFORM draws nothing"
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        return "DISPLAY is not set and Xvfb is not installed"
-    return ""
+        return "QT_QPA_PLATFORM draws nothing."
+    return why_no_window()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    reason = _why_no_screen()
-    if not reason:
-        return
-    skip = pytest.mark.skip(reason=f"no screen: {reason}")
-    for item in items:
-        if item.get_closest_marker("window"):
+    needing = [item for item in items if item.get_closest_marker("window")]
+    reason = _why_no_screen() if needing else ""
+    if reason:
+        skip = pytest.mark.skip(reason=f"no screen: {reason}")
+        for item in needing:
             item.add_marker(skip)
