@@ -190,13 +190,18 @@ def train(
     _check_model_folder(out)
     from napari_unetseg.data import load_dataset
     from napari_unetseg.devices import limit_threads
+    from napari_unetseg.instant import fit_instant
     from napari_unetseg.training import fine_tune
 
     limit_threads()
     dataset = load_dataset(data, given.data, pairs=_pairs(data, image, label))
     control = Control()
-    events = fine_tune.events(dataset, given, start=start, control=control, folder=out, resume=resume)
-    model = terminal.run(events, control)
+    if given.net.name == "instant":
+        model = terminal.run(fit_instant.events(dataset, given, control=control), control)
+        model.save(out)
+    else:
+        events = fine_tune.events(dataset, given, start=start, control=control, folder=out, resume=resume)
+        model = terminal.run(events, control)
     scores = model.scores
     if as_json:
         _print_json(
