@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 # before torch is imported, and for the processes that tests start: two threads on two busy cores wait for one another
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,3 +27,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         skip = pytest.mark.skip(reason=f"no screen: {reason}")
         for item in needing:
             item.add_marker(skip)
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    """The command line: call it with words, get exit code, standard output and standard error."""
+    from napari_unetseg.cli import main
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["napari-unetseg", *map(str, words)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return call

@@ -13,23 +13,7 @@ import pytest
 from tiny import folder_of_blobs
 
 import napari_unetseg as nus
-from napari_unetseg.cli import main
 from napari_unetseg.volume import LabelVolume, Volume
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["napari-unetseg", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

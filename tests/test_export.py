@@ -11,7 +11,6 @@ import pytest
 import torch
 from tiny import folder_of_blobs
 
-from napari_unetseg.cli import main
 from napari_unetseg.errors import ModelError, UnetSegError, WriteError
 from napari_unetseg.export import export_onnx
 from napari_unetseg.inference import predict_probabilities
@@ -30,21 +29,6 @@ def model_of(dims=2, classes=("background", "cell"), channels=1, **more):
     spec = NetSpec(name="unet", dims=dims, in_channels=channels, outputs=outputs, width=0.1, depth=3, **more)
     plan = Plan(net=spec, training={"device": "cpu"}).change(data={"normalisation": {"kind": "zscore"}})
     return Model(build(spec).eval(), plan, classes, Scores({"cell": 0.5}, {"cell": 0.6}, "2 held-out images"))
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["napari-unetseg", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return call
 
 
 @pytest.mark.parametrize(
