@@ -95,7 +95,7 @@ _PAPER = "Laird 2019, U-Net based architectures for medical image segmentation"
     title="Attention U-Net",
     family="Modular U-Nets",
     paper="Oktay et al. 2018, arXiv:1804.03999",
-    sentence="U-Net that learns where to look: good for small organs in large images, hardly slower.",
+    sentence="U-Net that learns where to look: good for small organs in large images, a little slower.",
 )
 def attention_unet(request: Request) -> Parts:
     """U-Net with attention gates."""

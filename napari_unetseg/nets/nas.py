@@ -154,7 +154,7 @@ _PAPER = "Laird 2019, U-Net based architectures for medical image segmentation"
     title="NAS U-Net",
     family="NAS U-Nets",
     paper=_PAPER,
-    sentence="Blocks that a search found (NASNet-A): accurate for its size, about twice as slow as U-Net.",
+    sentence="Blocks that a search found (NASNet-A): accurate for its size, three times as slow as U-Net.",
 )
 def nas_unet(request: Request) -> Parts:
     """U-Net of NASNet-A's normal cells."""
