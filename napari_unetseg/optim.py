@@ -4,69 +4,132 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from napari_unetseg.plan import TrainingPlan
 from napari_unetseg.registry import Registry
 
-__all__ = ["OPTIMISERS", "SCHEDULES", "WeightAverage", "make_optimiser"]
+__all__ = ["OPTIMISERS", "SCHEDULES", "Moment", "WeightAverage", "make_optimiser"]
 
-OPTIMISERS: Registry[Callable[..., torch.optim.Optimizer]] = Registry("optimiser")
-SCHEDULES: Registry[Callable[[float], float]] = Registry("schedule")
+_LEAST_GAIN = 1e-4  # in Dice: a score that is better by less counts as no better
+
+
+@dataclass(frozen=True)
+class Moment:
+    """How far a training is: all that a schedule may look at.
+
+    Attributes
+    ----------
+    done : float
+        Share of the budget that is used, 0 to 1.
+    updates : int
+        Optimiser steps done.
+    scores : tuple of float
+        Mean Dice of every validation so far, in order.
+    """
+
+    done: float = 0.0
+    updates: int = 0
+    scores: tuple[float, ...] = ()
+
+
+OPTIMISERS: Registry[Callable[[list[dict], TrainingPlan], torch.optim.Optimizer]] = Registry("optimiser")
+SCHEDULES: Registry[Callable[[Moment, TrainingPlan], float]] = Registry("schedule")
 
 
 @OPTIMISERS.register("adamw")
-def adamw(groups: list[dict], lr: float) -> torch.optim.Optimizer:
+def adamw(groups: list[dict], plan: TrainingPlan) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
-    return torch.optim.AdamW(groups, lr=lr, fused=True)
+    return torch.optim.AdamW(groups, plan.learning_rate, _betas(plan), plan.epsilon or 1e-8, fused=True)
 
 
 @OPTIMISERS.register("adam")
-def adam(groups: list[dict], lr: float) -> torch.optim.Optimizer:
+def adam(groups: list[dict], plan: TrainingPlan) -> torch.optim.Optimizer:
     """Adam (Kingma & Ba 2015): what MultiResUNet, Sharp U-Net, the modular U-Nets and MILDNet were trained with."""
-    return torch.optim.Adam(groups, lr=lr, fused=True)
+    return torch.optim.Adam(groups, plan.learning_rate, _betas(plan), plan.epsilon or 1e-8, fused=True)
 
 
 @OPTIMISERS.register("sgd")
-def sgd(groups: list[dict], lr: float) -> torch.optim.Optimizer:
-    """Stochastic gradient descent with Nesterov momentum 0.99."""
-    return torch.optim.SGD(groups, lr=lr, momentum=0.99, nesterov=True)
+def sgd(groups: list[dict], plan: TrainingPlan) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with Nesterov momentum, 0.99 unless the plan says otherwise."""
+    momentum = _or(plan.momentum, 0.99)
+    return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=momentum, nesterov=momentum > 0)
 
 
 @OPTIMISERS.register("rmsprop")
-def rmsprop(groups: list[dict], lr: float) -> torch.optim.Optimizer:
+def rmsprop(groups: list[dict], plan: TrainingPlan) -> torch.optim.Optimizer:
     """RMSprop with Keras' rho 0.9: what FC-ResNet was trained with."""
-    return torch.optim.RMSprop(groups, lr=lr, alpha=0.9, eps=1e-8)
+    return torch.optim.RMSprop(
+        groups,
+        lr=plan.learning_rate,
+        alpha=_or(plan.smoothing, 0.9),
+        eps=plan.epsilon or 1e-8,
+        momentum=_or(plan.momentum, 0.0),
+    )
 
 
-def make_optimiser(name: str, net: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """Optimiser over the trainable parameters of `net`; weight decay acts on kernels only, not on biases and norms."""
+def _betas(plan: TrainingPlan) -> tuple[float, float]:
+    return _or(plan.momentum, 0.9), _or(plan.smoothing, 0.999)
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def make_optimiser(net: nn.Module, plan: TrainingPlan) -> torch.optim.Optimizer:
+    """Optimiser of `plan` over the trainable parameters of `net`.
+
+    Weight decay acts on kernels only, not on biases and norms. It is torch's, half of whose gradient a penalty
+    ``l2 * sum(w ** 2)`` would have: Keras' ``l2(d)`` is a weight decay of ``2 d``.
+    """
     parameters = [p for p in net.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": plan.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return OPTIMISERS[name]([group for group in groups if group["params"]], lr)
+    return OPTIMISERS[plan.optimiser]([group for group in groups if group["params"]], plan)
 
 
 @SCHEDULES.register("constant")
-def constant(progress: float) -> float:
+def constant(moment: Moment, plan: TrainingPlan) -> float:
     """Keep the learning rate as it is."""
     return 1.0
 
 
 @SCHEDULES.register("cosine")
-def cosine(progress: float) -> float:
+def cosine(moment: Moment, plan: TrainingPlan) -> float:
     """Fall along half a cosine to a hundredth, after a short warm-up."""
-    warm = min(1.0, 0.1 + progress / 0.02)
-    return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+    warm = min(1.0, 0.1 + moment.done / 0.02)
+    return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(moment.done, 1.0))))
 
 
 @SCHEDULES.register("polynomial")
-def polynomial(progress: float) -> float:
+def polynomial(moment: Moment, plan: TrainingPlan) -> float:
     """Fall as (1 - progress) to the power 0.9, as nnU-Net does."""
-    return max(1e-3, (1 - min(progress, 1.0)) ** 0.9)
+    return max(1e-3, (1 - min(moment.done, 1.0)) ** 0.9)
+
+
+@SCHEDULES.register("plateau")
+def plateau(moment: Moment, plan: TrainingPlan) -> float:
+    """Fall to a tenth whenever `patience` validations in a row were no better than the best before them."""
+    factor, best, waited = 1.0, -math.inf, 0
+    for score in moment.scores:
+        if score > best + _LEAST_GAIN:
+            best, waited = score, 0
+        else:
+            waited += 1
+        if waited >= plan.patience:
+            factor, waited = factor / 10, 0
+    return max(factor, 1e-6)
+
+
+@SCHEDULES.register("decay")
+def decay(moment: Moment, plan: TrainingPlan) -> float:
+    """Fall as 1 / (1 + decay * updates), update by update, as Keras' optimisers did."""
+    return 1 / (1 + plan.decay * moment.updates)
 
 
 class WeightAverage:

@@ -84,9 +84,35 @@ class TrainingPlan(_Frozen):
     schedule: str = Field("cosine", description="How the learning rate falls: constant, cosine, polynomial, ...")
     learning_rate: float = Field(1e-3, gt=0, le=10, description="Step size of the optimiser; typical 0.0001 to 0.01.")
     weight_decay: float = Field(1e-4, ge=0, le=1, description="Pull of the weights towards zero.")
+    momentum: float | None = Field(
+        None, ge=0, lt=1, description="Momentum of SGD and RMSprop, first beta of Adam; the usual one when not given."
+    )
+    smoothing: float | None = Field(
+        None, ge=0, lt=1, description="Memory of squared gradients: second beta of Adam, rho of RMSprop."
+    )
+    epsilon: float | None = Field(None, gt=0, le=1, description="What keeps Adam and RMSprop from dividing by zero.")
+    decay: float = Field(0.0, ge=0, le=1, description="Of the schedule 'decay': rate / (1 + decay * updates).")
+    patience: int = Field(
+        10, ge=1, le=10_000, description="Of the schedule 'plateau': validations without gain before the rate falls."
+    )
+    average: float = Field(
+        0.99, ge=0, lt=1, description="Memory of the running average of the weights; 0 keeps the weights themselves."
+    )
+    keep: Literal["steady", "best"] = Field(
+        "steady", description="Weights kept: the last not clearly worse, or those with the highest held-out Dice."
+    )
+    validate_every: int | None = Field(
+        None, ge=1, description="Epochs between validations; about twenty validations a run when not given."
+    )
+    stop_after: int | None = Field(
+        None, ge=1, description="Validations without a better score after which training ends early."
+    )
     batch_size: int | None = Field(None, ge=1, le=1024, description="Patches a step.")
     patch: Size | None = Field(None, description="Patch size in voxels, (Y, X) or (Z, Y, X).")
     augment: float = Field(1.0, ge=0, le=2, description="Strength of augmentation: 0 none, 1 usual.")
+    recipe: Mapping[str, float] = Field(
+        default_factory=dict, description="Chances and sizes of augmentation other than the usual, by name."
+    )
     minutes: float | None = Field(None, gt=0, le=100_000, description="Time budget, in minutes.")
     epochs: int | None = Field(None, ge=1, le=1_000_000, description="Epochs to train, instead of minutes.")
     steps_per_epoch: int | None = Field(
@@ -156,6 +182,12 @@ class Plan(_Frozen):
                 raise PlanError(f"A plan has no section {section!r}.", hint=f"Sections: {', '.join(known)}.")
             values[section] = {**values.get(section, {}), **changes}
         return type(self)(**values)
+
+    def over(self: P, base: P) -> P:
+        """Lay the fields that were given here over another plan, whose own show where nothing was given."""
+        given = self.model_dump(exclude_unset=True)
+        given.pop("schema_", None)
+        return base.change(**given)
 
     @property
     def normalisation(self) -> Normalisation:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from napari_unetseg.data import Dataset, Sample, fit_normalisation
+from napari_unetseg.data.augment import make_recipe
 from napari_unetseg.devices import Compute
 from napari_unetseg.errors import PlanError
 from napari_unetseg.losses import LOSSES
@@ -14,7 +15,7 @@ from napari_unetseg.nets import NETS
 from napari_unetseg.optim import OPTIMISERS, SCHEDULES
 from napari_unetseg.plan import Plan
 
-__all__ = ["complete_plan"]
+__all__ = ["complete_plan", "decide_net"]
 
 _MINUTES = 5.0
 
@@ -52,6 +53,7 @@ def complete_plan(
         registry[name]
     for registry, name in ((OPTIMISERS, plan.training.optimiser), (SCHEDULES, plan.training.schedule)):
         registry[name]
+    make_recipe(plan.training.recipe)
     plan = _net(plan, dataset, samples, compute, notes)
     plan = _patch(plan, dataset, samples, compute, notes)
     if plan.training.minutes is None and plan.training.epochs is None:
@@ -95,16 +97,22 @@ def _net(plan: Plan, dataset: Dataset, samples: Sequence[Sample], compute: Compu
     if plan.given("net", "outputs") and plan.net.outputs == len(dataset.classes):
         outputs = plan.net.outputs
     changes: dict[str, object] = {"dims": dims, "in_channels": dataset.in_channels, "outputs": outputs}
-    if not plan.given("net", "width") and not plan.net.pretrained:  # start weights fit the paper's net only
-        changes["width"] = 1.0 if compute.device.type == "cuda" else 0.5
-        if changes["width"] != 1.0:
-            notes.append("Half the paper's width, about four times faster on this processor (width 1 is the paper's).")
-    if not plan.given("net", "norm") and not plan.net.pretrained:
-        changes["norm"] = "instance"
+    decided = decide_net(plan, compute.device.type)
+    if decided.get("width", 1.0) != 1.0:
+        notes.append("Half the paper's width, about four times faster on this processor (width 1 is the paper's).")
+    if "norm" in decided:
         notes.append(
             "Instance normalisation, which holds with one or two patches a step (norm 'paper' keeps the paper's)."
         )
-    return plan.change(net=changes)
+    return plan.change(net={**changes, **decided})
+
+
+def decide_net(plan: Plan, device: str) -> dict[str, object]:
+    """Fields of the net that `plan` leaves open and that need no look at the images, for a type of device."""
+    if plan.net.pretrained:  # start weights fit the paper's net only
+        return {}
+    decisions: dict[str, object] = {"width": 1.0 if device == "cuda" else 0.5, "norm": "instance"}
+    return {name: value for name, value in decisions.items() if not plan.given("net", name)}
 
 
 def _worth_3d(samples: Sequence[Sample]) -> bool:

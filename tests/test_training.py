@@ -171,6 +171,9 @@ def test_what_cannot_be_learned_is_refused(tmp_path):
         ("net", {"name": "unett"}),
         ("training", {"loss": "dise"}),
         ("training", {"optimiser": "adm"}),
+        ("training", {"schedule": "platteau"}),
+        ("training", {"recipe": {"rotationn": 1}}),
+        ("training", {"recipe": {"shear": -1}}),
         ("net", {"dims": 3}),
     ],
 )
@@ -209,3 +212,48 @@ def test_the_model_gone_on_from_is_a_floor_without_tolerance():
     assert progress.keeps(Scores({}, {"cell": 0.8}, "", (), 100))
     progress.step = 9
     assert not progress.keeps(Scores({}, {"cell": 0.79}, "", (), 100))
+
+
+def test_ends_early_when_nothing_is_gained_and_says_so(folder):
+    plan = quick(epochs=50, steps_per_epoch=1, learning_rate=1e-9, validate_every=1, stop_after=3, average=0.0)
+    events = list(fine_tune.events(folder, plan))
+    assert max(e.step for e in events if isinstance(e, StepDone)) < 20
+    assert [e.text for e in events if isinstance(e, Note)] == ["Ended early: nothing gained in 3 validations."]
+
+
+def test_the_rate_falls_on_a_plateau_also_after_a_resume(folder, tmp_path, monkeypatch):
+    plan = quick(
+        epochs=6, steps_per_epoch=1, learning_rate=1e-9, validate_every=1, schedule="plateau", patience=2, average=0.0
+    )
+    from napari_unetseg.training import loop
+
+    seen, real = [], loop._learn
+
+    def watching(job):
+        seen.append(job.optimiser.param_groups[0]["lr"])
+        return real(job)
+
+    monkeypatch.setattr(loop, "_learn", watching)
+
+    def rates(steps=6, **options):
+        seen.clear()
+        for event in fine_tune.events(folder, plan, **options):
+            if isinstance(event, StepDone) and event.step == steps < 6:
+                break
+        return list(seen)
+
+    whole = rates()
+    assert whole[0] == pytest.approx(1e-9)
+    assert whole[-1] == pytest.approx(1e-11)
+    rates(5, folder=tmp_path / "m")
+    assert rates(folder=tmp_path / "m", resume=True) == pytest.approx(whole[4:])
+
+
+def test_keeping_the_best_has_no_tolerance():
+    from napari_unetseg.scores import Scores
+    from napari_unetseg.training.clock import Progress
+
+    progress = Progress(step=1)
+    first, second = (Scores({}, {"cell": dice}, "", (), 100) for dice in (0.80, 0.79))
+    assert progress.keeps(first, 0.0)
+    assert not progress.keeps(second, 0.0)

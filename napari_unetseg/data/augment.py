@@ -8,14 +8,16 @@ voxel, and what comes from outside the patch is unknown.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 
 import torch
 import torch.nn.functional as F
 
 from napari_unetseg.data.patches import Batch
+from napari_unetseg.errors import PlanError
 
-__all__ = ["Draw", "Recipe", "apply", "augment", "draw"]
+__all__ = ["Draw", "Recipe", "apply", "augment", "draw", "make_recipe"]
 
 _FLAT = 3.0  # from this anisotropy on, planes are too far apart for anything to move across them
 
@@ -59,6 +61,23 @@ class Recipe:
     noise: float = 0.15
     blurred: float = 0.2
     blur: float = 1.0
+
+
+def make_recipe(changes: Mapping[str, float]) -> Recipe:
+    """The usual recipe with some of it changed, as a plan says it.
+
+    Raises
+    ------
+    PlanError
+        There is nothing of that name, or the number cannot be.
+    """
+    names = [f.name for f in fields(Recipe)]
+    for name, value in changes.items():
+        if name not in names:
+            raise PlanError(f"The augmentation has no {name!r}.", hint=f"There is: {', '.join(names)}.")
+        if not 0 <= value < math.inf:
+            raise PlanError(f"The augmentation's {name} cannot be {value}.", hint="Give 0 or more.")
+    return Recipe(**{**asdict(Recipe()), **changes})
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,19 +29,21 @@ class Progress:
     validated_at: int = -1
     top: float = -1.0
     floor: float = -1.0
+    scored: list[float] = field(default_factory=list)
 
-    def keeps(self, scores: Scores) -> bool:
+    def keeps(self, scores: Scores, tolerance: float = 2.0) -> bool:
         """Whether the weights just scored are the ones to keep.
 
         Later weights are better ones unless shown otherwise: on a few held-out strokes an early lucky score must not
         win over the rest of the training, so what counts as worse is what lies two standard errors below the top. The
-        score of the model that was gone on from is a floor without tolerance.
+        score of the model that was gone on from is a floor without tolerance. With `tolerance` 0 standard errors the
+        highest score wins, lucky or not.
         """
         dice = scores.mean_dice
         if self.step == 0:
             self.floor = dice
         self.top = max(self.top, dice)
-        return dice >= self.floor and dice >= self.top - 2 * scores.uncertainty
+        return dice >= self.floor and dice >= self.top - tolerance * scores.uncertainty
 
     def log(self, loss: float) -> None:
         """Keep every loss at first, then every second, fourth ... so that the history stays bounded."""
@@ -61,7 +63,8 @@ class Clock:
         self._begin, self._earlier = time.monotonic(), 0.0
         self._next_validation = min(8.0, 0.12 * self.total_seconds) if self.total_seconds else 0.0
         self._next_preview = 0.0
-        self._epochs_between = 1
+        self._validate_every = training.validate_every
+        self._stop_after = training.stop_after
 
     def start_at(self, seconds: float) -> None:
         """Count on from `seconds` of an earlier, killed run."""
@@ -78,8 +81,15 @@ class Clock:
         return self.seconds() / self.total_seconds if self.total_seconds else 0.0
 
     def over(self, progress: Progress) -> bool:
-        """Whether the budget is used up."""
-        return self.done(progress) >= 1
+        """Whether the budget is used up, or nothing has been gained for as long as the plan waits."""
+        return self.done(progress) >= 1 or self.stalled(progress)
+
+    def stalled(self, progress: Progress) -> bool:
+        """Whether the last validations, as many as the plan's ``stop_after``, were no better than one before."""
+        scores = progress.scored
+        if self._stop_after is None or len(scores) <= self._stop_after:
+            return False
+        return max(scores[-self._stop_after :]) <= max(scores[: -self._stop_after])
 
     def left(self, progress: Progress) -> float:
         """Estimated seconds left."""
@@ -96,6 +106,8 @@ class Clock:
         """Whether to score the net now."""
         if self.over(progress):
             return False  # the end validates anyway
+        if self._validate_every:
+            return progress.step % (self.steps_per_epoch * self._validate_every) == 0
         if self.total_steps:  # by steps alone, so that the same seed gives the same run
             return progress.step % (self.steps_per_epoch * max(1, self.total_steps // self.steps_per_epoch // 20)) == 0
         return self.seconds() >= self._next_validation

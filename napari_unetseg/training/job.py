@@ -15,6 +15,7 @@ from torch import nn
 
 import napari_unetseg
 from napari_unetseg.data import Dataset, PatchSampler, Prepared, Sample, load_dataset, prepare, split
+from napari_unetseg.data.augment import Recipe, make_recipe
 from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute
 from napari_unetseg.errors import AnnotationError, ModelError
 from napari_unetseg.inference.sliding import Predictor
@@ -49,6 +50,7 @@ class Job:
     anisotropy: float
     start: Model | None
     batch_size: int
+    recipe: Recipe = field(default_factory=Recipe)
     progress: Progress = field(default_factory=Progress)
     governor: ThreadGovernor = field(default_factory=ThreadGovernor)
     viewed: tuple[str, Any] | None = None
@@ -95,14 +97,14 @@ def prepare_job(data: Any, plan: Plan, minutes: float | None, start: Model | str
     training, how = plan.training, plan.normalisation
     train = [prepare(sample, how) for sample in samples]
     sampler = PatchSampler(train, plan.patch, len(dataset.classes), training.seed)
-    optimiser = make_optimiser(training.optimiser, net, training.learning_rate, training.weight_decay)
     spacing = samples[0].image.geometry.spacing
     return Job(
         plan=plan, classes=dataset.classes, dataset=dataset, train=train, heldout=[prepare(s, how) for s in held],
-        rule=parts.rule, compute=compute, net=net, average=WeightAverage(net, average), optimiser=optimiser,
-        sampler=sampler, clock=Clock(plan, _steps_per_epoch(plan, train)), notes=(*dataset.notes, *notes, compute.why),
+        rule=parts.rule, compute=compute, net=net, average=WeightAverage(net, average, training.average),
+        optimiser=make_optimiser(net, training), sampler=sampler,
+        clock=Clock(plan, _steps_per_epoch(plan, train)), notes=(*dataset.notes, *notes, compute.why),
         anisotropy=spacing[0] / min(spacing[1:]) if plan.net.dims == 3 else 1.0, start=start,
-        batch_size=training.batch_size or 1,
+        batch_size=training.batch_size or 1, recipe=make_recipe(training.recipe),
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from napari_unetseg.errors import OutOfMemory, PlanError, Stopped
 from napari_unetseg.events import Control, Event, Note, PreviewReady, Started, StepDone, Validated, View, verb
 from napari_unetseg.inference.evaluate import evaluate
 from napari_unetseg.nets import Model
-from napari_unetseg.optim import SCHEDULES
+from napari_unetseg.optim import SCHEDULES, Moment
 from napari_unetseg.plan import Plan
 from napari_unetseg.training.job import Job, finish_job, prepare_job
 from napari_unetseg.training.resume import Checkpoint
@@ -96,6 +96,8 @@ def fine_tune(
         raise Stopped("Training was stopped before its first step.", hint="Nothing was changed.")
     if job.progress.validated_at != job.progress.step and not (control.stopped and job.progress.best is not None):
         yield from _validate(job, control)
+    if job.clock.stalled(job.progress):
+        yield Note(f"Ended early: nothing gained in {job.plan.training.stop_after} validations.")
     model = finish_job(job)
     if checkpoint:
         model.save(checkpoint.folder)
@@ -106,7 +108,8 @@ def fine_tune(
 def _step(job: Job) -> Generator[Event, None, float]:
     """One optimiser step, on smaller batches when memory runs out; returns the loss."""
     progress, training = job.progress, job.plan.training
-    rate = training.learning_rate * SCHEDULES[training.schedule](job.clock.done(progress))
+    moment = Moment(job.clock.done(progress), progress.step, tuple(progress.scored))
+    rate = training.learning_rate * SCHEDULES[training.schedule](moment, training)
     for group in job.optimiser.param_groups:
         group["lr"] = rate
     while True:
@@ -135,7 +138,7 @@ def _step(job: Job) -> Generator[Event, None, float]:
 def _learn(job: Job) -> float:
     training = job.plan.training
     batch = job.sampler.draw(job.batch_size)
-    batch = augment(batch, training.augment, training.seed + job.progress.step, job.anisotropy)
+    batch = augment(batch, training.augment, training.seed + job.progress.step, job.anisotropy, job.recipe)
     image, target, known = (
         job.compute.place(batch.image),
         batch.target.to(job.compute.device),
@@ -159,7 +162,8 @@ def _validate(job: Job, control: Control) -> Generator[Event, None, None]:
     except Stopped:
         return
     progress = job.progress
-    best = not job.heldout or progress.keeps(scores)
+    progress.scored.append(scores.mean_dice)
+    best = not job.heldout or progress.keeps(scores, 0.0 if job.plan.training.keep == "best" else 2.0)
     if best:
         progress.best = {k: v.detach().cpu().clone() for k, v in job.average.average.state_dict().items()}
         progress.best_scores = scores

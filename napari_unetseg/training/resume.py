@@ -47,6 +47,7 @@ class Checkpoint:
             "best_scores": progress.best_scores.to_dict() if progress.best_scores else None,
             "top": progress.top,
             "floor": progress.floor,
+            "scored": progress.scored,
             "sampler": job.sampler.state,
             "batch_size": job.batch_size,
         }
@@ -79,7 +80,7 @@ class Checkpoint:
             progress.best = _under(tensors, "best.") or None
             progress.best_scores = Scores.from_dict(facts["best_scores"]) if facts["best_scores"] else None
             progress.validated_at = progress.step
-            progress.top, progress.floor = facts["top"], facts["floor"]
+            progress.top, progress.floor, progress.scored = facts["top"], facts["floor"], facts["scored"]
             job.sampler.state, job.batch_size = facts["sampler"], facts["batch_size"]
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(
