@@ -140,6 +140,8 @@ def bad(folder, tmp_path):
         ("train", folder, "--dims", 3): "3D",
         ("train", folder, "--plan", tmp_path / "plan.json"): "lr",
         ("train", folder, "--device", "gpu9"): "gpu9",
+        ("train", folder, "--protocol", "multiresunett"): "multiresunet",
+        ("train", folder, "--protocol", "multiresunet-3d"): "3D",
         ("train", folder, "--from", tmp_path / "nowhere"): "nowhere",
         ("train", folder, "-o", folder): "not a model folder",
         ("train", folder, "--minutes", 1, "--epochs", 1): "--epochs",

@@ -13,9 +13,9 @@ import typer
 
 from napari_unetseg import __version__
 from napari_unetseg.cli import terminal
+from napari_unetseg.cli.plans import PlanFile, Protocol, make_plan
 from napari_unetseg.errors import PlanError, UnetSegError
 from napari_unetseg.events import Control
-from napari_unetseg.plan import Plan
 
 __all__ = ["app", "main"]
 
@@ -164,7 +164,8 @@ def train(
     minutes: Annotated[float | None, typer.Option(help="Time budget.", min=0.01)] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs, instead of minutes.", min=1)] = None,
     fold: Annotated[int | None, typer.Option(help="Fold to hold out.", min=0)] = None,
-    plan: Annotated[Path | None, typer.Option(help="Plan as JSON, or a model.json.")] = None,
+    protocol: Protocol = None,
+    plan: PlanFile = None,
     labels: Annotated[str | None, typer.Option(help="What 0 means in label files: mask or annotation.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.", min=0)] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
@@ -175,18 +176,12 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a net on labelled images, and say what it scores on what was held out."""
-    given = Plan.read(plan) if plan else Plan()
-    if minutes is not None and epochs is not None:
-        raise PlanError("Both --minutes and --epochs were given.", hint="Give one of them.")
     wanted: dict[str, dict[str, Any]] = {
         "net": {"name": net, "dims": dims},
         "data": {"labels": labels, "fold": fold},
         "training": {"minutes": minutes, "epochs": epochs, "seed": seed, "device": device},
     }
-    if minutes is not None or epochs is not None:
-        given = given.change(training={"minutes": None, "epochs": None})
-    changes = {part: {k: v for k, v in values.items() if v is not None} for part, values in wanted.items()}
-    given = given.change(**{part: values for part, values in changes.items() if values})
+    given = make_plan(protocol, plan, wanted)
     _check_model_folder(out)
     from napari_unetseg.data import load_dataset
     from napari_unetseg.devices import limit_threads
