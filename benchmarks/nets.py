@@ -28,6 +28,7 @@ from napari_unetseg.plan import NetSpec
 
 SHAPES = {2: (2, 1, 256, 256), 3: (1, 1, 64, 64, 64)}
 RESULTS = Path(__file__).parent / "results" / "nets.md"
+SPEED = Path(__file__).parents[1] / "napari_unetseg" / "nets" / "speed.json"
 
 # From torch's profiler and from leaving things out of the same nets, in 2D, one thread.
 WHY = """\
@@ -135,8 +136,12 @@ def main() -> None:
     parser.add_argument("--nets", default="*", help="shell pattern of the nets to run (the plain U-Net always runs)")
     parser.add_argument("--dims", type=int, choices=(2, 3), nargs="+", default=[2, 3])
     parser.add_argument("--repeats", type=int, default=2, help="after one to warm up; 0 is quick and rough")
+    parser.add_argument("--speed", action="store_true", help="only take the relative times from the results there are")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.speed:
+        write_speed()
+        return
     if arguments.one:
         print(json.dumps(measure(arguments.one[0], int(arguments.one[1]), arguments.repeats)))
         return
@@ -145,7 +150,7 @@ def main() -> None:
         "",
         " ".join(__doc__.split("\n\n")[1].split()),
         "",
-        f"torch {torch.__version__}, {platform.machine()}, {platform.system()}.",
+        f"torch {torch.__version__}, {processor()}, {platform.system()}.",
     ]
     for dims in arguments.dims:
         names = [n for n in NETS if dims in NETS.facts(n).get("dims", (2, 3))]
@@ -167,6 +172,31 @@ def write(text: list[str]) -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     ending = ["", "## Where a net is slower than its operations promise", "", WHY]
     RESULTS.write_text("\n".join([*text, *ending]), encoding="utf-8")
+    write_speed()
+
+
+def write_speed() -> None:
+    """Write the time of a step relative to U-Net's, as the window shows it, from the table of results."""
+    SPEED.write_text(json.dumps(speed(RESULTS.read_text(encoding="utf-8")), indent=1) + "\n", encoding="utf-8")
+
+
+def speed(results: str) -> dict:
+    steps: dict[str, dict[str, float]] = {}
+    for section in results.split("\n## ")[1:]:
+        rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line[:1] == "|"]
+        if rows:
+            seconds = {row[0]: float(row[rows[0].index("step (s)")]) for row in rows[2:]}
+            steps[section[0]] = {name: round(each / seconds["unet"], 2) for name, each in seconds.items()}
+    machine = next(line for line in results.splitlines() if line.startswith("torch "))
+    return {"machine": machine.rstrip("."), "step_time": steps}
+
+
+def processor() -> str:
+    """Name of the processor, where the system tells it."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text(encoding="utf-8").splitlines() if told.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]} ({platform.machine()}, {len(names)} cores)" if names else platform.machine()
 
 
 if __name__ == "__main__":

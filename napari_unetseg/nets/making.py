@@ -12,10 +12,11 @@ from torch import nn
 from napari_unetseg.errors import ModelError, PlanError
 from napari_unetseg.nets.assembly import BLOCKS, DOWNS, NETS, SKIPS, UPS, Padded, Parts, UShape
 from napari_unetseg.nets.blocks import Layers, scaled
-from napari_unetseg.nets.pretrained import WEIGHTS, read_weights
+from napari_unetseg.nets.pretrained import WEIGHTS, find_weights, read_weights
+from napari_unetseg.nets.speed import step_time
 from napari_unetseg.plan import NetSpec
 
-__all__ = ["Request", "build", "count_parameters", "describe_net", "unpadded"]
+__all__ = ["Request", "build", "count_parameters", "describe_net", "measure_spec", "unpadded"]
 
 _PARTS = {"block": BLOCKS, "down": DOWNS, "up": UPS, "skip": SKIPS}
 _STATISTICS = ("running_mean", "running_var")
@@ -139,12 +140,13 @@ def describe_net(name: str, dims: int | None = None, in_channels: int = 1, outpu
     -------
     dict
         name, title, family, dims (those it can do), in_channels, outputs, parameters {trainable, total, frozen},
-        divisor, pretrained (name of the start weights it can take, or None), paper, sentence.
+        divisor, pretrained (name of the start weights it can take, or None), paper, sentence, step_time (see
+        `napari_unetseg.nets.speed.step_time`).
     """
     facts = NETS.facts(name)
     able = facts.get("dims", (2, 3))
-    with torch.device("meta"):
-        net = build(NetSpec(name=name, dims=dims or able[0], in_channels=in_channels, outputs=outputs), start=False)
+    dims = dims or able[0]
+    measured = measure_spec(NetSpec(name=name, dims=dims, in_channels=in_channels, outputs=outputs))
     return {
         "name": name,
         "title": facts["title"],
@@ -152,12 +154,28 @@ def describe_net(name: str, dims: int | None = None, in_channels: int = 1, outpu
         "dims": list(able),
         "in_channels": in_channels,
         "outputs": outputs,
-        "parameters": count_parameters(net),
-        "divisor": net.divisor,
+        "parameters": measured["parameters"],
+        "divisor": measured["divisor"],
         "pretrained": facts.get("pretrained"),
         "paper": facts["paper"],
         "sentence": facts["sentence"],
+        "step_time": step_time(name, dims),
     }
+
+
+def measure_spec(spec: NetSpec) -> dict[str, Any]:
+    """Parameters and divisor of the net that `spec` describes; nothing is allocated.
+
+    Raises
+    ------
+    PlanError
+        When `build` would raise one: start weights that are not there included.
+    """
+    with torch.device("meta"):
+        net = build(spec, start=False)
+    if spec.pretrained:
+        find_weights(NETS.facts(spec.name)["pretrained"], spec.pretrained)
+    return {"parameters": count_parameters(net), "divisor": net.divisor}
 
 
 def _check(spec: NetSpec, facts: Mapping[str, Any]) -> None:
@@ -175,15 +193,15 @@ def _check(spec: NetSpec, facts: Mapping[str, Any]) -> None:
         raise PlanError(
             f"There are no start weights for {facts['title']}.", hint=f"These take some: {', '.join(able_names)}."
         )
+    if spec.pretrained and (spec.width != 1 or spec.norm not in ("paper", "batch")):
+        raise PlanError(
+            f"Start weights fit {facts['title']} only at its own width and normalisation.",
+            hint="Set width to 1 and norm to paper, or leave out the start weights.",
+        )
 
 
 def _load_start_weights(net: nn.Module, spec: NetSpec) -> None:
-    title, backbone = NETS.facts(spec.name)["title"], NETS.facts(spec.name)["pretrained"]
-    if spec.width != 1 or spec.norm not in ("paper", "batch"):
-        raise PlanError(
-            f"Start weights fit {title} only at its own width and normalisation.",
-            hint="Set width to 1 and norm to paper, or leave out the start weights.",
-        )
+    backbone = NETS.facts(spec.name)["pretrained"]
     state = read_weights(backbone, str(spec.pretrained))
     try:
         (net.encoder if isinstance(net, UShape) else net).load_imagenet(state)

@@ -46,14 +46,7 @@ def read_weights(backbone: str, where: str) -> dict[str, Tensor]:
     ModelError
         When the file is damaged: its hash is not that of its name, or it holds no weights.
     """
-    name = WEIGHTS[backbone]
-    cache = Path(torch.hub.get_dir()) / "checkpoints" / name
-    path = cache if where in (backbone, "imagenet") else Path(where).expanduser()
-    if not path.is_file():
-        raise PlanError(
-            f"The start weights {path.name} are not on this computer.",
-            hint=f"Download {_SITE}{name} and name the file, or put it into {cache.parent}.",
-        )
+    path = find_weights(backbone, where)
     _check_hash(path)
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -63,8 +56,21 @@ def read_weights(backbone: str, where: str) -> dict[str, Tensor]:
             hint="Download the file again.",
         ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(f"{path.name} is not a state dictionary.", hint=f"Use {_SITE}{name}.")
+        raise ModelError(f"{path.name} is not a state dictionary.", hint=f"Use {_SITE}{WEIGHTS[backbone]}.")
     return dict(state)
+
+
+def find_weights(backbone: str, where: str) -> Path:
+    """Find the file that `read_weights` would read; a `PlanError` when it is not there."""
+    name = WEIGHTS[backbone]
+    cache = Path(torch.hub.get_dir()) / "checkpoints" / name
+    path = cache if where in (backbone, "imagenet") else Path(where).expanduser()
+    if not path.is_file():
+        raise PlanError(
+            f"The start weights {path.name} are not on this computer.",
+            hint=f"Download {_SITE}{name} and name the file, or put it into {cache.parent}.",
+        )
+    return path
 
 
 def adapt_first(state: Mapping[str, Tensor], key: str, channels: int) -> dict[str, Tensor]:

@@ -19,14 +19,16 @@ from napari_unetseg.data import Dataset, load_dataset, prepare, split
 from napari_unetseg.data.annotation import to_mask
 from napari_unetseg.data.normalise import normalise
 from napari_unetseg.devices import choose_compute, choose_device, describe, limit_threads
-from napari_unetseg.errors import EngineError, Stopped
+from napari_unetseg.errors import EngineError, Stopped, UnetSegError
 from napari_unetseg.events import Control, Event, Validated, View
 from napari_unetseg.figures import curves
 from napari_unetseg.inference import evaluate, make_predictor, predict
 from napari_unetseg.io import read
 from napari_unetseg.metrics import score_masks
-from napari_unetseg.nets import NETS, Model, describe_net
+from napari_unetseg.nets import BLOCKS, DOWNS, NETS, SKIPS, UPS, Model, describe_net
+from napari_unetseg.nets.making import measure_spec
 from napari_unetseg.plan import Plan
+from napari_unetseg.planning import decide_net
 from napari_unetseg.project import Project
 from napari_unetseg.registry import Registry
 from napari_unetseg.scores import Scores
@@ -127,8 +129,34 @@ def doctor(args: Args, control: Control, bench: Bench) -> Result:
 
 @VERBS.register("nets")
 def nets(args: Args, control: Control, bench: Bench) -> Result:
-    """Facts about every net: ``{dims, in_channels, outputs}`` to ``{nets: [...]}``."""
-    return {"nets": bench.nets(args.get("dims"), args.get("in_channels", 1), args.get("outputs", 1))}
+    """Facts about every net, and about the parts they can be composed of.
+
+    ``{dims, in_channels, outputs}`` to ``{nets: [...], parts: {block: {name: sentence}, skip: ...}}``.
+    """
+    parts = {"block": BLOCKS, "down": DOWNS, "up": UPS, "skip": SKIPS}
+    return {
+        "nets": bench.nets(args.get("dims"), args.get("in_channels", 1), args.get("outputs", 1)),
+        "parts": {kind: {part: one.facts(part)["sentence"] for part in one} for kind, one in parts.items()},
+    }
+
+
+@VERBS.register("check_net")
+def check_net(args: Args, control: Control, bench: Bench) -> Result:
+    """Size of the net that a plan asks for, or why there is none; nothing is allocated.
+
+    ``{net, dims, in_channels, outputs}``, `net` with the fields that are given and the rest from the images in hand, to
+    ``{parameters, divisor, width, norm, problem, hint}``; `problem` is empty when it can be built.
+    """
+    given = dict(_need(args, "net"))
+    try:
+        plan = Plan(net={"in_channels": args.get("in_channels", 1), "outputs": args.get("outputs", 1), **given})
+        able = NETS.facts(plan.net.name).get("dims", (2, 3))
+        here = args.get("dims") if args.get("dims") in able else able[0]
+        dims = plan.net.dims if "dims" in given else here
+        spec = plan.change(net={**decide_net(plan, choose_device().type), "dims": dims}).net
+        return {**measure_spec(spec), "width": spec.width, "norm": spec.norm, "problem": "", "hint": ""}
+    except UnetSegError as error:
+        return {"problem": error.message, "hint": error.hint}
 
 
 # -- train ----------------------------------------------------------------------------------------------------

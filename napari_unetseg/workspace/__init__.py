@@ -11,6 +11,7 @@ Signals (psygnal; each carries the new value)
     ``strokes_changed(str)``             the strokes of this case changed
     ``plan_changed(Plan)``               what the next training will do
     ``nets_changed(tuple[dict, ...])``   facts of each architecture, as ``napari-unetseg nets --json``
+    ``net_checked(dict)``                size of the net that the plan asks for, or the ``problem`` with it
     ``stage_changed(str)``               ``idle``, ``training``, ``predicting`` or ``segmenting``
     ``progress_changed(Progress)``       fraction done, seconds left, one sentence
     ``curves_changed(Curves)``           loss points and scores of the running (or last) training

@@ -39,6 +39,7 @@ class Desk:
     strokes_changed = Signal(str)
     plan_changed = Signal(object)
     nets_changed = Signal(tuple)
+    net_checked = Signal(object)
     stage_changed = Signal(str)
     progress_changed = Signal(object)
     curves_changed = Signal(object)
@@ -58,6 +59,8 @@ class Desk:
         self.case: str | None = None
         self.plan = Plan().change(training={"minutes": MINUTES})
         self.nets: tuple[dict[str, Any], ...] = ()
+        self.parts: dict[str, dict[str, str]] = {}
+        self.net_check: dict[str, Any] = {}
         self.stage = "idle"
         self.stopping = False
         self.progress = Progress()

@@ -38,7 +38,7 @@ def _annotate(w: Desk) -> str:
 
 @REASONS.register("train")
 def _train(w: Desk) -> str:
-    return _add(w) or _no_images(w) or _BUSY.get(w.stage, "") or missing_strokes(w.stroke_counts())
+    return _add(w) or _no_images(w) or _BUSY.get(w.stage, "") or missing_strokes(w.stroke_counts()) or _net(w)
 
 
 @REASONS.register("stop")
@@ -109,6 +109,10 @@ def _no_images(w: Desk) -> str:
 
 def _no_case(w: Desk) -> str:
     return _no_images(w) or _NO_CASE
+
+
+def _net(w: Desk) -> str:
+    return w.net_check.get("problem", "")
 
 
 def _model(w: Desk) -> str:

@@ -186,7 +186,7 @@ def test_describe_allocates_nothing_and_counts_as_build_does():
     described = describe_net("sharp-unet", 2, 3, 1)
     assert list(described) == [
         "name", "title", "family", "dims", "in_channels", "outputs", "parameters", "divisor", "pretrained", "paper",
-        "sentence",
+        "sentence", "step_time",
     ]  # fmt: skip
     assert described["parameters"] == {"trainable": 7_760_097, "total": 7_764_417, "frozen": 4_320}
     assert described["dims"] == [2, 3]
