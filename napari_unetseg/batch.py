@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ __all__ = ["Outputs", "segment_folder"]
 
 logger = logging.getLogger(__name__)
 
+_FLOATS = ("_prob", "_uncertainty")
 COLUMNS = ("file", "class", "voxels", "size", "unit", "components", "status", "error", "seconds", "mask")
 
 
@@ -96,8 +97,9 @@ def segment_folder(
     ensemble = Ensemble.of([m if isinstance(m, Model) else Model.load(m) for m in models], outputs.tta)
     files = _list(inputs)
     folder = _make_folder(Path(out))
-    targets = _targets(files, folder)
     ledger = _Ledger(folder / "ledger.jsonl", _recipe(ensemble, outputs))
+    files = [file for file in files if file not in ledger.written] or files  # where the masks lie among the images
+    targets = _targets(files, folder, ledger.written)
     control = control or Control()
     device = str(ensemble.predictors[0].compute.device)
     yield Started(f"segmenting {len(files)} files", device, len(files))
@@ -106,6 +108,7 @@ def segment_folder(
         start = time.monotonic()
         entry = ledger.finished(file, target)
         if entry is None:
+            ledger.add(file, {"status": "started", "mask": str(target)})  # so that a kill leaves no mask unclaimed
             try:
                 entry = yield from _segment_file(file, target, ensemble, outputs, control)
             except Stopped:
@@ -138,9 +141,9 @@ def _segment_file(
         target.parent.mkdir(parents=True, exist_ok=True)
         written = write(target, labels, like=image)
         if outputs.probabilities:
-            _write_float(_beside(target, "_prob"), probability, image)
+            _write_float(_beside(target, _FLOATS[0]), probability, image)
         if outputs.uncertainty:
-            _write_float(_beside(target, "_uncertainty"), entropy(probability)[None], image)
+            _write_float(_beside(target, _FLOATS[1]), entropy(probability)[None], image)
         return {"status": "done", "error": "", "mask": str(written), "classes": _measure(labels, ensemble.classes)}
     except Stopped:
         raise
@@ -218,8 +221,10 @@ def _make_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe-{os.getpid()}"
-        probe.write_bytes(b"x")
-        probe.unlink()
+        try:
+            probe.write_bytes(b"x")
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise WriteError(
             f"The output folder {folder} cannot be written: {error.strerror or error}.",
@@ -228,18 +233,22 @@ def _make_folder(folder: Path) -> Path:
     return folder.resolve()
 
 
-def _targets(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Where each mask goes: the input's own path below the common folder, unique, and never on an input."""
+def _targets(files: Sequence[Path], folder: Path, written: Collection[Path]) -> list[Path]:
+    """Where each mask goes: the input's own path below the common folder, unique, and never on a file not `written`."""
     common = Path(os.path.commonpath([file.parent for file in files]))
     taken: set[Path] = set(files)
+
+    def free(path: Path) -> bool:
+        return path not in taken and (path in written or not os.path.lexists(path))
+
     targets = []
     for file in files:
         place = folder / file.relative_to(common).parent
         target = place / (stem(file) + mask_suffix(file))
-        if target in taken:
+        if not free(target):
             target = place / (file.name.replace(".", "_") + "_mask" + mask_suffix(file))
         count = 2
-        while target in taken:
+        while not free(target):
             target = place / f"{file.name.replace('.', '_')}_mask{count}{mask_suffix(file)}"
             count += 1
         taken.add(target)
@@ -266,12 +275,15 @@ class _Ledger:
 
     def __init__(self, path: Path, recipe: str) -> None:
         self.path, self.recipe = path, recipe
+        self.written: set[Path] = set()  # every file of an earlier run
         self._entries: dict[str, dict[str, Any]] = {}
         if path.is_file():
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     entry = json.loads(line)
                     self._entries[entry["file"]] = entry
+                    if mask := entry["mask"]:
+                        self.written |= {Path(mask), *(_beside(Path(mask), suffix) for suffix in _FLOATS)}
                 except (ValueError, KeyError, TypeError):
                     continue  # a line cut short by a kill
 
@@ -321,7 +333,8 @@ def _rows(file: Path, entry: Mapping[str, Any], folder: Path) -> list[dict[str, 
 
 def _write_table(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     def fill(path: Path) -> None:
-        with path.open("w", newline="", encoding="utf-8") as stream:
+        # a name on disk need not be valid text
+        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
             writer = csv.DictWriter(stream, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)

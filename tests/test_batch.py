@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -110,6 +111,41 @@ def test_never_writes_over_an_input(scans, model):
     segment_folder(scans, model, scans)
     assert {p: p.read_bytes() for p in before} == before
     assert nus.read_labels(scans / "a_tif_mask.tif").shape == (40, 31)
+
+
+def test_masks_among_the_images_are_not_segmented_the_next_time(scans, model):
+    outputs = Outputs(probabilities=True)
+    first = segment_folder(scans, model, scans, outputs)
+    again = [e for e in segment_folder.events(scans, model, scans, outputs) if isinstance(e, FileDone)]
+    assert [e.status for e in again] == ["skipped"] * 4
+    assert len(table(scans)) == len(first)
+
+
+def test_never_writes_over_a_file_it_did_not_write(scans, model, tmp_path):
+    out = tmp_path / "labels"
+    (out / "deep").mkdir(parents=True)
+    for name in ("a.tif", "deep/a.tif"):
+        (out / name).write_bytes(b"painted by hand")
+    (out / "v.nii.gz").symlink_to(scans / "v.nii.gz")
+    scan = (scans / "v.nii.gz").read_bytes()
+    for _ in range(2):
+        rows = segment_folder(scans, model, out)
+        assert {row["mask"] for row in rows} == {
+            "a_tif_mask.tif",
+            "deep/a_tif_mask.tif",
+            "b.png",
+            "v_nii_gz_mask.nii.gz",
+        }
+    assert (out / "a.tif").read_bytes() == (out / "deep/a.tif").read_bytes() == b"painted by hand"
+    assert (scans / "v.nii.gz").read_bytes() == scan
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name")
+def test_a_name_that_is_no_text_still_gets_its_row(scans, model, tmp_path):
+    shutil.copy(scans / "a.tif", os.fsencode(scans) + b"/caf\xe9.tif")
+    rows = segment_folder(scans, model, tmp_path / "out")
+    assert len(rows) == len(table(tmp_path / "out")) == 5
+    assert {row["status"] for row in rows} == {"done"}
 
 
 def test_two_inputs_never_share_a_mask(scans, model, tmp_path):

@@ -181,6 +181,14 @@ def test_one_failed_file_is_exit_code_1(cli, folder, plan, tmp_path):
     assert "bad.png: failed" in err
 
 
+def test_nothing_but_failed_files_is_exit_code_2(cli, folder, plan, tmp_path):
+    cli("train", folder, "-o", tmp_path / "m", "--epochs", 1, "--plan", plan)
+    (tmp_path / "bad.png").write_bytes(b"no")
+    code, _, err = cli("segment", tmp_path / "bad.png", "-m", tmp_path / "m", "-o", tmp_path / "out")
+    assert code == 2
+    assert "bad.png: failed - bad.png is not a PNG" in err
+
+
 def test_help_needs_no_torch():
     words = "import sys; sys.argv = ['x', '--help']; from napari_unetseg.cli import main\n"
     words += "try: main()\nexcept SystemExit: pass\n"

@@ -57,7 +57,7 @@ def _class_index(model: Model, wanted: str | None) -> int:
         return len(model.classes) - 1
     if wanted in model.classes:
         return model.classes.index(wanted)
-    if wanted.isdigit():
+    if wanted.isdecimal():
         return int(wanted)
     raise PlanError(f"There is no class {wanted!r}.", hint=f"The model has {', '.join(model.classes)}.")
 

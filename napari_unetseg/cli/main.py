@@ -216,7 +216,7 @@ def _check_model_folder(out: Path) -> None:
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "model.json").exists())):
         raise WriteError(f"{out} exists and is not a model folder.", hint="Choose a new folder with -o.")
     parent = next(folder for folder in out.absolute().parents if folder.exists())
-    if not os.access(parent, os.W_OK):
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise WriteError(f"The folder {parent} cannot be written.", hint="Choose another place with -o.")
 
 
@@ -256,7 +256,7 @@ def segment(
     else:
         print(f"{len(files) - len(failed)} of {len(files)} files segmented; masks and table.csv are in {out}")
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(1 if len(failed) < len(files) else 2)
 
 
 @app.command()
