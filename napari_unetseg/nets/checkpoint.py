@@ -7,9 +7,11 @@ nothing is pickled, so that a model from a stranger can be opened.
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -26,7 +28,7 @@ from napari_unetseg.errors import ModelError, UnetSegError, WriteError
 from napari_unetseg.plan import Plan
 from napari_unetseg.scores import Scores
 
-__all__ = ["Model"]
+__all__ = ["Model", "save_tensors"]
 
 _SCHEMA = 1
 _WEIGHTS, _FACTS, _HISTORY, _CURVES = "weights.safetensors", "model.json", "history.csv", "curves.png"
@@ -105,13 +107,10 @@ class Model:
         return folder
 
     def _write(self, folder: Path) -> None:
-        from safetensors.torch import save_file
-
         from napari_unetseg.figures import curves
 
         folder.chmod(0o755)
-        tensors = {k: v.detach().cpu().contiguous() for k, v in self.net.state_dict().items()}
-        save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+        save_tensors(self.net.state_dict(), folder / _WEIGHTS)
         facts = {
             "schema": _SCHEMA,
             "id": self.id,
@@ -157,7 +156,9 @@ class Model:
         try:
             plan = Plan.from_json(json.dumps(facts["plan"]))
             scores = Scores.from_dict(facts["scores"]) if facts.get("scores") else None
-            classes = tuple(str(name) for name in facts["classes"])
+            classes = _classes(facts["classes"], plan)
+            plan.normalisation  # noqa: B018 - raises where it is missing
+            parents = tuple(str(parent) for parent in facts.get("parents", ()))
             net = build(plan.net, start=False)
         except UnetSegError as error:
             raise ModelError(
@@ -175,10 +176,23 @@ class Model:
             classes,
             scores,
             _read_history(folder),
-            tuple(facts.get("parents", ())),
+            parents,
             extra,
             folder,
         )
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write tensors as safetensors; a full disk is an `OSError`, as it is for every other file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, os.strerror(code)) from error
 
 
 def _replace_folder(part: Path, folder: Path) -> None:
@@ -198,11 +212,16 @@ def _replace_folder(part: Path, folder: Path) -> None:
 def _read_facts(folder: Path) -> dict[str, Any]:
     try:
         facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ModelError(
             f"{_FACTS} of {folder.name} cannot be read ({error}).", hint="Copy the model again, or train anew."
         ) from error
-    if not isinstance(facts, dict) or facts.get("schema", 0) > _SCHEMA:
+    schema = facts.get("schema", 0) if isinstance(facts, dict) else None
+    if not isinstance(schema, int):
+        raise ModelError(
+            f"{_FACTS} of {folder.name} does not describe a model.", hint="Copy the model again, or train anew."
+        )
+    if schema > _SCHEMA:
         raise ModelError(f"The model {folder.name} was written by a newer version.", hint="Update napari-unetseg.")
     return facts
 
@@ -218,17 +237,36 @@ def _load_weights(net: nn.Module, folder: Path, sha256: str | None) -> None:
                 f"{_WEIGHTS} of {folder.name} is damaged or belongs to another model.", hint="Copy the model again."
             )
         tensors = load(raw)
-        net.load_state_dict(tensors)
-    except (SafetensorError, OSError, RuntimeError) as error:
+    except (SafetensorError, OSError) as error:
         first = str(error).splitlines()[0]
         raise ModelError(
-            f"{_WEIGHTS} of {folder.name} cannot be loaded: {first}", hint="Copy the model again, or train anew."
+            f"{_WEIGHTS} of {folder.name} cannot be loaded: {first}.", hint="Copy the model again, or train anew."
         ) from error
+    try:
+        net.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{_WEIGHTS} of {folder.name} does not fit the net that its {_FACTS} describes.",
+            hint="Copy the model again, or train anew.",
+        ) from error
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise ModelError(f"{_WEIGHTS} of {folder.name} holds numbers that are none (NaN).", hint="Train anew.")
 
 
 def _read_history(folder: Path) -> list[dict[str, Any]]:
     path = folder / _HISTORY
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{k: float(v) for k, v in row.items() if k and v} for row in csv.DictReader(file)]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [{k: float(v) for k, v in row.items() if k and v} for row in csv.DictReader(file)]
+    except (OSError, ValueError, csv.Error) as error:
+        raise ModelError(
+            f"{_HISTORY} of {folder.name} cannot be read ({error}).", hint="Copy the model again, or remove that file."
+        ) from error
+
+
+def _classes(names: Any, plan: Plan) -> tuple[str, ...]:
+    if not isinstance(names, list) or len(names) != max(2, plan.net.outputs):
+        raise ValueError(f"its classes {names!r} do not fit a net with {plan.net.outputs} outputs")
+    return tuple(str(name) for name in names)

@@ -101,13 +101,20 @@ class Lock:
         except FileExistsError:
             return False
         except OSError as error:
-            raise ProjectError(
-                f"The project {self.project} cannot be opened for work: {error.strerror or error}.",
-                hint="Open it read-only, or copy it to a folder that you may write to.",
-            ) from error
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(self._mine, file)
+            raise self._cannot(error) from error
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(self._mine, file)
+        except OSError as error:
+            self.path.unlink(missing_ok=True)
+            raise self._cannot(error) from error
         return True
+
+    def _cannot(self, error: OSError) -> ProjectError:
+        return ProjectError(
+            f"The project {self.project} cannot be opened for work: {error.strerror or error}.",
+            hint="Open it read-only, or move it to a folder that you may write to, with space left.",
+        )
 
     def _clear(self, holder: dict[str, Any] | None) -> None:
         """Remove the lock of `holder`, and no other that may have been made meanwhile."""

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from napari_unetseg.data.augment import augment
-from napari_unetseg.errors import OutOfMemory, PlanError, Stopped
+from napari_unetseg.errors import OutOfMemory, PlanError, Stopped, WriteError
 from napari_unetseg.events import Control, Event, Note, PreviewReady, Started, StepDone, Validated, View, verb
 from napari_unetseg.inference.evaluate import evaluate
 from napari_unetseg.nets import Model
@@ -89,7 +89,7 @@ def fine_tune(
         if job.clock.validation_due(job.progress):
             yield from _validate(job, control)
             if checkpoint:
-                checkpoint.save(job)
+                yield from _save(checkpoint, job)
         if control.view is not None and job.clock.preview_due(job.progress):
             yield from _preview(job, control.view)
     if job.progress.step == 0 and job.start is None:
@@ -103,6 +103,13 @@ def fine_tune(
         model.save(checkpoint.folder)
         checkpoint.clear()
     return model
+
+
+def _save(checkpoint: Checkpoint, job: Job) -> Generator[Event, None, None]:
+    try:
+        checkpoint.save(job)
+    except WriteError as error:
+        yield Note(str(error), "warning")
 
 
 def _step(job: Job) -> Generator[Event, None, float]:

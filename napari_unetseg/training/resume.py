@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from napari_unetseg.errors import ModelError
+from napari_unetseg.errors import ModelError, WriteError
+from napari_unetseg.nets.checkpoint import save_tensors
 from napari_unetseg.scores import Scores
 from napari_unetseg.training.job import Job
 
@@ -27,9 +28,22 @@ class Checkpoint:
         self.place = folder.with_name(f".{folder.name}.training")
 
     def save(self, job: Job) -> None:
-        """Write beside, then rename."""
-        from safetensors.torch import save_file
+        """Write beside, then rename.
 
+        Raises
+        ------
+        WriteError
+            When it cannot be written; the training itself has lost nothing.
+        """
+        try:
+            self._write(job)
+        except OSError as error:
+            raise WriteError(
+                f"No checkpoint could be written to {self.place.parent}: {error.strerror or error}.",
+                hint="The training goes on; free some space before it ends, so that the model can be saved.",
+            ) from error
+
+    def _write(self, job: Job) -> None:
         progress = job.progress
         tensors = {f"net.{k}": v for k, v in job.net.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in job.average.average.state_dict().items()}
@@ -39,7 +53,7 @@ class Checkpoint:
         part = self.place.with_name(self.place.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part / "state.safetensors")
+        save_tensors(tensors, part / "state.safetensors")
         facts = {
             "step": progress.step,
             "seconds": progress.seconds,
@@ -57,6 +71,7 @@ class Checkpoint:
 
     def load(self, job: Job) -> None:
         """Put a job where the killed run was; nothing to load is no error, the run then begins anew."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         place = self.place if self.place.is_dir() else self.place.with_name(self.place.name + ".part")
@@ -82,9 +97,10 @@ class Checkpoint:
             progress.validated_at = progress.step
             progress.top, progress.floor, progress.scored = facts["top"], facts["floor"], facts["scored"]
             job.sampler.state, job.batch_size = facts["sampler"], facts["batch_size"]
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+            why = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(
-                f"The checkpoint beside {self.folder.name} does not fit this training ({str(error).splitlines()[0]}).",
+                f"The checkpoint beside {self.folder.name} does not fit this training ({why}).",
                 hint="Give the same data and plan as before, or leave out --resume.",
             ) from error
         job.clock.start_at(progress.seconds)

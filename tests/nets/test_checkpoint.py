@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -107,6 +108,52 @@ def test_a_full_disk_leaves_the_old_model(model, tmp_path, monkeypatch):
         model.save(folder)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+def test_weights_that_the_disk_cannot_hold_are_an_error_for_the_user(model, tmp_path):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(WriteError, match=r"m: File too large\."):
+            model.save(tmp_path / "m")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": None}, "does not describe a model"),
+        ({"classes": "ab"}, "do not fit a net with 1 outputs"),
+        ({"classes": ["background"]}, "do not fit a net with 1 outputs"),
+        ({"parents": 5}, "incomplete"),
+    ],
+)
+def test_odd_values_are_one_line_errors(model, tmp_path, change, message):
+    folder = model.save(tmp_path / "m")
+    facts = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**facts, **change}))
+    with pytest.raises(ModelError, match=message):
+        Model.load(folder)
+
+
+@pytest.mark.parametrize("content", [b"step,loss\none,two\n", b"\xff\xfe\x00"])
+def test_a_damaged_history_is_named(model, tmp_path, content):
+    folder = model.save(tmp_path / "m")
+    (folder / "history.csv").write_bytes(content)
+    with pytest.raises(ModelError, match=r"history\.csv of m cannot be read"):
+        Model.load(folder)
+
+
+def test_weights_that_are_no_numbers_are_refused(model, tmp_path):
+    with torch.no_grad():
+        next(model.net.parameters())[0] = float("nan")
+    with pytest.raises(ModelError, match="NaN"):
+        Model.load(model.save(tmp_path / "m"))
 
 
 def test_id_follows_the_weights(model):
