@@ -21,11 +21,11 @@ __all__ = ["SCHEMA", "DataPlan", "InferencePlan", "NetSpec", "Normalisation", "P
 SCHEMA = 1
 
 Dims = Literal[2, 3]
-Size = Annotated[tuple[int, ...], Field(min_length=2, max_length=3)]
+Size = Annotated[tuple[Annotated[int, Field(ge=1, le=2**16)], ...], Field(min_length=2, max_length=3)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class NetSpec(_Frozen):
@@ -159,9 +159,9 @@ class Plan(_Frozen):
     inference: InferencePlan = InferencePlan()
     post: PostPlan = PostPlan()
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -216,13 +216,14 @@ class Plan(_Frozen):
         """Read a plan from JSON text; every mistake in it becomes a `PlanError`."""
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PlanError(
                 f"The plan is not valid JSON: {error}.", hint="Correct it, or start from a saved plan."
             ) from None
         if not isinstance(values, dict):
             raise PlanError("The plan is not a JSON object.", hint="Start from the plan inside a model.json.")
-        if values.get("schema", SCHEMA) > SCHEMA:
+        schema = values.get("schema", SCHEMA)
+        if isinstance(schema, int) and schema > SCHEMA:
             raise PlanError("The plan was written by a newer version.", hint="Update napari-unetseg.")
         return cls(**values)
 
@@ -235,7 +236,7 @@ class Plan(_Frozen):
             raise PlanError(f"The plan {Path(path).name} could not be read: {error}.", hint="Check the path.") from None
         try:
             values = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return cls.from_json(text)
         return cls.from_json(json.dumps(values["plan"]) if isinstance(values, dict) and "plan" in values else text)
 

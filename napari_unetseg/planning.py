@@ -14,6 +14,7 @@ from napari_unetseg.losses import LOSSES
 from napari_unetseg.nets import NETS
 from napari_unetseg.optim import OPTIMISERS, SCHEDULES
 from napari_unetseg.plan import Plan
+from napari_unetseg.postprocess import check_steps
 
 __all__ = ["complete_plan", "decide_net"]
 
@@ -54,6 +55,7 @@ def complete_plan(
     for registry, name in ((OPTIMISERS, plan.training.optimiser), (SCHEDULES, plan.training.schedule)):
         registry[name]
     make_recipe(plan.training.recipe)
+    check_steps(plan.post.steps)
     plan = _net(plan, dataset, samples, compute, notes)
     plan = _patch(plan, dataset, samples, compute, notes)
     if plan.training.minutes is None and plan.training.epochs is None:

@@ -17,7 +17,7 @@ from scipy import ndimage
 from napari_unetseg.errors import GeometryError, PlanError
 from napari_unetseg.registry import Registry
 
-__all__ = ["STEPS", "apply_steps", "measure"]
+__all__ = ["STEPS", "apply_steps", "check_steps", "measure"]
 
 Step = Callable[..., np.ndarray]
 Spacing = Sequence[float]
@@ -61,6 +61,12 @@ def apply_steps(
         _check_options(name, step, options)
         mask = step(mask, spacing, **options)
     return mask
+
+
+def check_steps(steps: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Raise what `apply_steps` would raise about names and options, before there is a mask."""
+    for name, options in steps:
+        _check_options(name, STEPS[name], options)
 
 
 def _check_options(name: str, step: Step, options: Mapping[str, Any]) -> None:

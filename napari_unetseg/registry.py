@@ -79,7 +79,7 @@ class Registry(Generic[T]):
         return doc.splitlines()[0] if doc else ""
 
     def _check(self, name: str) -> None:
-        if name in self._things:
+        if isinstance(name, str) and name in self._things:
             return
         near = difflib.get_close_matches(str(name).lower(), list(self), n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(self)}."

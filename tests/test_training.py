@@ -101,6 +101,15 @@ def test_a_killed_run_goes_on_with_the_same_curve(folder, tmp_path):
     assert steps == list(range(1, 19))
 
 
+def test_a_checkpoint_that_cannot_be_written_is_said_and_costs_nothing(folder, tmp_path):
+    (tmp_path / ".m.training.part").write_text("in the way")
+    run = fine_tune.events(folder, quick(), folder=tmp_path / "m")
+    notes = [event.text for event in run if isinstance(event, Note)]
+    assert notes
+    assert all("No checkpoint could be written" in note for note in notes)
+    assert (tmp_path / "m" / "model.json").exists()
+
+
 def test_going_on_from_a_model_never_returns_a_worse_one(folder):
     good = fine_tune(folder, quick(epochs=8))
     spoiled = quick(epochs=1, steps_per_epoch=2, learning_rate=5.0, optimiser="sgd", schedule="constant")
@@ -174,6 +183,13 @@ def test_what_cannot_be_learned_is_refused(tmp_path):
         ("training", {"schedule": "platteau"}),
         ("training", {"recipe": {"rotationn": 1}}),
         ("training", {"recipe": {"shear": -1}}),
+        ("training", {"patch": (0, 32)}),
+        ("training", {"patch": (-32, 32)}),
+        ("inference", {"tile": (0, 0)}),
+        ("post", {"steps": (("fill-hole", {}),)}),
+        ("post", {"steps": (("fill-holes", {"sise": 3}),)}),
+        ("data", {"normalisation": {"kind": "ct", "low": float("nan")}}),
+        ("net", {"parts": {"block": {"a": 1}}}),
         ("net", {"dims": 3}),
     ],
 )

@@ -21,6 +21,7 @@ __all__ = ["Entry", "Listing", "list_folder", "list_pairs"]
 _IMAGES = ("images", "image", "imgs")
 _LABELS = ("labels", "masks", "label", "mask", "annotations")
 _ENDINGS = re.compile(r"[-_. ]?(labels?|masks?|segmentation|seg|gt|annotations?)$", re.IGNORECASE)
+_WHOLE = re.compile(r"-?[0-9]{1,10}")
 _CHANNEL = re.compile(r"_(\d{4})$")
 
 
@@ -66,7 +67,8 @@ def list_pairs(pairs: Iterable[tuple[Any, Any]]) -> Listing:
     for image, label in pairs:
         for path in map(Path, (image, label)):
             if not path.is_file():
-                raise ReadError(f"{path} does not exist.", hint="Check the name and the folder.")
+                what = "is not a file" if path.exists() else "does not exist"
+                raise ReadError(f"{path} {what}.", hint="Check the name and the folder.")
         entries.append(Entry(stem(image), (Path(image),), Path(label)))
     return Listing(_unique(entries))
 
@@ -114,8 +116,13 @@ def _split_json(folder: Path) -> Listing | None:
             notes.append(str(name))
             continue
         image, label = (_inside(folder, facts[key]) for key in ("image", "label"))
-        group = str(facts.get("group", name))
-        entries.append(Entry(str(name), (image,), label, facts.get("page"), group, facts.get("fold")))
+        page, fold = facts.get("page"), facts.get("fold")
+        if not all(number is None or type(number) is int for number in (page, fold)):
+            raise ReadError(
+                f"Case {name!r} in {folder.name}/split.json has a page or fold that is no whole number.",
+                hint="Correct it, or leave it out.",
+            )
+        entries.append(Entry(name, (image,), label, page, str(facts.get("group", name)), fold))
     names, unknown = _label_names(folder)
     return Listing(tuple(entries), names, unknown, _without_labels(notes))
 
@@ -191,8 +198,8 @@ def _label_names(folder: Path) -> tuple[dict[int, str], tuple[int, ...]]:
     names: dict[int, str] = {}
     for key, value in labels.items():
         # MSD has {"1": "liver"}, nnU-Net {"liver": 1}; overlapping regions {"tumour": [2, 3]} are no classes
-        number, name = (key, value) if str(key).lstrip("-").isdigit() else (value, key)
-        if isinstance(number, bool) or not str(number).lstrip("-").isdigit():
+        number, name = (key, value) if _WHOLE.fullmatch(str(key)) else (value, key)
+        if isinstance(number, bool) or not _WHOLE.fullmatch(str(number)):
             return {}, ()
         names[int(number)] = str(name)
     unknown = tuple(number for number, name in names.items() if name.lower() == "ignore")
@@ -202,7 +209,7 @@ def _label_names(folder: Path) -> tuple[dict[int, str], tuple[int, ...]]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ReadError(
             f"{path.parent.name}/{path.name} could not be read: {error}.", hint="Correct the file."
         ) from None

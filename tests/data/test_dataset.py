@@ -107,6 +107,8 @@ def test_split_json_with_pages(tmp_path):
         ({"image": "/out.tif", "label": "labels.tif"}, "outside its folder"),
         ({"image": "gone.tif", "label": "labels.tif"}, "does not exist"),
         ({"image": "volume.tif", "label": "labels.tif", "page": 4}, "no page 4"),
+        ({"image": "volume.tif", "label": "labels.tif", "page": "4"}, "no whole number"),
+        ({"image": "volume.tif", "label": "labels.tif", "fold": [1]}, "no whole number"),
         ({"label": "labels.tif"}, "names no image"),
         ("volume.tif", "names no image"),
     ],
