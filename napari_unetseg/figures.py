@@ -18,7 +18,7 @@ from napari_unetseg.io import atomic_write
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["curves", "overlay", "panels", "save_png"]
+__all__ = ["curves", "overlay", "panels", "save_png", "strips"]
 
 # Okabe and Ito's palette, told apart by colour-blind eyes and in print; background first
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442")
@@ -141,6 +141,42 @@ def curves(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
     _draw_scores(right, history)
     canvas.draw()
     return save_png(path, np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def strips(values: Mapping[str, Sequence[float]], title: str) -> np.ndarray:
+    """Every value as a dot in the row of its name, with mean and standard deviation; ``(Y, X, 3)`` uint8.
+
+    Parameters
+    ----------
+    values : mapping of str to sequence of float
+        Scores between 0 and 1; a name without any keeps its empty row.
+    title : str
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 1.1 + 0.45 * len(values)), dpi=_DPI, facecolor="white", layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    jitter = np.random.default_rng(0)
+    for place, found in enumerate(values.values()):
+        if not len(found):
+            continue
+        colour = _COLOURS[place % (len(_COLOURS) - 1)]
+        heights = place + jitter.uniform(-0.18, 0.18, len(found))
+        axes.scatter(found, heights, s=14, color=colour, alpha=0.5, linewidths=0)
+        axes.errorbar(np.mean(found), place, xerr=np.std(found, ddof=1) if len(found) > 1 else None, color="0.15",
+                      marker="D", markersize=4, capsize=4, linewidth=1.4)  # fmt: skip
+    axes.set_yticks(range(len(values)), list(values), fontsize=9)
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_title(f"{title}: each case, mean and standard deviation", fontsize=10, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _draw_loss(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:

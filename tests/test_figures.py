@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_unetseg.errors import WriteError
-from napari_unetseg.figures import curves, overlay, panels, save_png
+from napari_unetseg.figures import curves, overlay, panels, save_png, strips
 
 RED, GREEN, GREY = "#ff0000", "#00ff00", "#808080"
 COLOURS = (GREY, RED, GREEN)
@@ -139,3 +139,18 @@ def test_neither_torch_nor_pyplot_is_loaded(tmp_path):
         "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_strips_show_every_value_at_its_place():
+    plain = strips({"a": [], "b": []}, "Dice")
+    low, high = (strips({"a": [value], "b": []}, "Dice") for value in (0.2, 0.8))
+    assert low.dtype == np.uint8
+    assert low.shape == high.shape == plain.shape
+    columns = [np.nonzero((picture != plain).any(axis=(0, 2)))[0].mean() for picture in (low, high)]
+    rows = [np.nonzero((picture != plain).any(axis=(1, 2)))[0].mean() for picture in (low, high)]
+    assert columns[1] - columns[0] > 0.4 * low.shape[1]
+    assert rows[0] == pytest.approx(rows[1], abs=1)
+
+
+def test_strips_grow_with_the_number_of_names():
+    assert len(strips({str(i): [0.5, 0.6] for i in range(20)}, "Dice")) > 2 * len(strips({"a": [0.5]}, "Dice"))

@@ -17,7 +17,7 @@ from napari_unetseg.cli.plans import PlanFile, Protocol, make_plan
 from napari_unetseg.errors import PlanError, UnetSegError
 from napari_unetseg.events import Control
 
-__all__ = ["app", "main"]
+__all__ = ["Json", "app", "main", "paired"]
 
 app = typer.Typer(
     name="napari-unetseg",
@@ -189,7 +189,7 @@ def train(
     from napari_unetseg.training import fine_tune
 
     limit_threads()
-    dataset = load_dataset(data, given.data, pairs=_pairs(data, image, label))
+    dataset = load_dataset(data, given.data, pairs=paired(data, image, label))
     control = Control()
     if given.net.name == "instant":
         model = terminal.run(fit_instant.events(dataset, given, control=control), control)
@@ -220,7 +220,8 @@ def _check_model_folder(out: Path) -> None:
         raise WriteError(f"The folder {parent} cannot be written.", hint="Choose another place with -o.")
 
 
-def _pairs(data: Path | None, images: list[Path] | None, labels: list[Path] | None) -> list[tuple[Path, Path]]:
+def paired(data: Path | None, images: list[Path] | None, labels: list[Path] | None) -> list[tuple[Path, Path]]:
+    """Pair up --image and --label, and see that there are data at all."""
     images, labels = images or [], labels or []
     if len(images) != len(labels):
         raise PlanError(f"{len(images)} --image and {len(labels)} --label were given.", hint="Give one label an image.")

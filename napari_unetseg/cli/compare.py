@@ -1,0 +1,66 @@
+"""``napari-unetseg compare``: which net is best on these data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_unetseg.cli import terminal
+from napari_unetseg.cli.main import Json, app, paired
+from napari_unetseg.cli.plans import PlanFile, Protocol, make_plan
+from napari_unetseg.events import Control
+from napari_unetseg.validate import SUMMARISED
+
+__all__ = ["compare"]
+
+
+@app.command()
+def compare(
+    data: Annotated[Path | None, typer.Argument(help="Project, or folder with images and labels.")] = None,
+    nets: Annotated[str, typer.Option(help="Names, see `nets`, as A,B,C; A:dice is A with another loss.")] = "",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the report.")] = Path("comparison"),
+    folds: Annotated[int | None, typer.Option(help="5, or as many as groups, when not given.", min=2, max=20)] = None,
+    dims: Annotated[int | None, typer.Option(help="2 for planes, 3 for volumes.", min=2, max=3)] = None,
+    minutes: Annotated[float | None, typer.Option(help="Time budget of each training.", min=0.01)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of each training, instead.", min=1)] = None,
+    protocol: Protocol = None,
+    plan: PlanFile = None,
+    labels: Annotated[str | None, typer.Option(help="What 0 means in label files: mask or annotation.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.", min=0)] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="Image file; give a --label for each.")] = None,
+    label: Annotated[list[Path] | None, typer.Option(help="Label file of the image given before.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare nets on the same folds with the same budget; the same command goes on where it was stopped."""
+    budget = {"minutes": minutes, "epochs": epochs, "seed": seed, "device": device}
+    options: dict[str, dict[str, Any]] = {"net": {"dims": dims}, "data": {"labels": labels}, "training": budget}
+    given = make_plan(protocol, plan, options)
+    pairs = paired(data, image, label)
+    from napari_unetseg.data import load_dataset
+    from napari_unetseg.devices import limit_threads
+    from napari_unetseg.validate import compare_nets
+
+    limit_threads()
+    dataset = load_dataset(data, given.data, pairs=pairs)
+    names = [name.strip() for name in nets.split(",") if name.strip()]
+    control = Control()
+    events = compare_nets.events(dataset, names, out=out, folds=folds, plan=given, control=control)
+    done = terminal.run(events, control)
+    if as_json:
+        facts = {"report": str(out / "report.html"), "runs": len(done.runs), "expected": done.expected}
+        failed = [{name: run[name] for name in ("net", "fold", "error")} for run in done.failed]
+        print(json.dumps({**facts, "failed": failed, "table": done.table, "tests": done.tests}, indent=1))
+    else:
+        columns = [f"{metric} {what}" for metric in SUMMARISED for what in ("mean", "sd")]
+        rows = [
+            [row["net"], row["class"], row["cases"], *(row[name.replace(" ", "_")] for name in columns)]
+            for row in done.table
+        ]
+        terminal.table("", ["net", "class", "cases", *columns], rows)
+        print(f"{len(done.runs) - len(done.failed)} of {done.expected} runs done; report.html is in {out}")
+    if done.failed or len(done.runs) < done.expected:
+        raise typer.Exit(1)
