@@ -12,7 +12,6 @@ from napari_unetseg.cli import terminal
 from napari_unetseg.cli.main import Json, app, paired
 from napari_unetseg.cli.plans import PlanFile, Protocol, make_plan
 from napari_unetseg.events import Control
-from napari_unetseg.validate import SUMMARISED
 
 __all__ = ["compare"]
 
@@ -42,7 +41,7 @@ def compare(
     pairs = paired(data, image, label)
     from napari_unetseg.data import load_dataset
     from napari_unetseg.devices import limit_threads
-    from napari_unetseg.validate import compare_nets
+    from napari_unetseg.validate import SUMMARISED, compare_nets
 
     limit_threads()
     dataset = load_dataset(data, given.data, pairs=pairs)

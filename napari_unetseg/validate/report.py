@@ -69,7 +69,7 @@ def _page(comparison: Comparison) -> str:
         *_warnings(comparison),
         "<h2>Scores</h2>",
         "<p>Mean ± standard deviation over the held-out cases, in brackets the deviation of the folds' means.</p>",
-        _score_table(comparison.table),
+        _score_table(comparison.table, {row["unit"] for row in comparison.rows}),
         *_pictures(comparison),
         "<h2>Paired tests</h2>",
         *_tests(comparison),
@@ -94,12 +94,14 @@ def _warnings(comparison: Comparison) -> list[str]:
     return [f"<p class='bad'>{escape(line)}</p>" for line in said]
 
 
-def _score_table(table: Sequence[Mapping[str, Any]]) -> str:
+def _score_table(table: Sequence[Mapping[str, Any]], units: set[str]) -> str:
+    unit = units.pop() if len(units) == 1 else "units of the files"
+    heads = [name if METRICS.facts(name)["unit"] != "spacing" else f"{name} ({unit})" for name in SUMMARISED]
     rows = []
     for row in table:
         cells = [row["net"], row["class"], row["cases"], row["folds"]]
         rows.append([*cells, *(_spread(row, metric) for metric in SUMMARISED)])
-    return _table(("net", "class", "cases", "folds", *SUMMARISED), rows)
+    return _table(("net", "class", "cases", "folds", *heads), rows)
 
 
 def _spread(row: Mapping[str, Any], metric: str) -> str | None:

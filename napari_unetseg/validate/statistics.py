@@ -7,7 +7,6 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 __all__ = ["MEAN", "SUMMARISED", "holm", "paired_tests", "summarise"]
 
@@ -57,6 +56,8 @@ def paired_tests(rows: Sequence[Row], nets: Sequence[str]) -> list[dict[str, Any
         One a pair: ``net, other, pairs`` (how many), ``difference`` (mean of net minus other), ``p`` and ``p_holm``
         (two-sided; None when there is nothing to compare).
     """
+    from scipy import stats  # half a second, which `score` need not wait for
+
     units = {net: _units([row for row in rows if row["net"] == net]) for net in nets}
     tests: list[dict[str, Any]] = []
     for net, other in combinations(nets, 2):

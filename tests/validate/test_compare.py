@@ -54,6 +54,7 @@ def test_the_report_stands_alone_and_the_tables_agree_with_it(done):
     page = (done.folder / "report.html").read_text(encoding="utf-8")
     assert "data:image/png;base64," in page
     assert "http" not in page
+    assert "hausdorff95 (um)" in page
     assert all(net in page for net in NETS)
     assert "can reach p" in page or done.tests[0]["pairs"] >= 6
     with (done.folder / "cases.csv").open() as stream:
