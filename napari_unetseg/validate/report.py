@@ -29,7 +29,7 @@ _RUNS = ("net", "fold", "rule", "status", "error", "seconds", "steps", "paramete
 _FEWEST_PAIRS = 6  # with fewer, the signed-rank test cannot reach p < 0.05 whatever the scores
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:62em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:.6em 0 1.4em;font-size:14px}th,td{padding:.25em .8em;border-bottom:1px solid #ddd;
-text-align:right;white-space:nowrap}th:first-child,td:first-child,td.text{text-align:left}td.text{white-space:normal}
+text-align:right;white-space:nowrap}th:first-child,td:first-child,td.text{text-align:left}td.text{white-space:normal;min-width:6em}
 img{max-width:100%}.wide{overflow-x:auto}.bad{color:#a33}pre{background:#f5f5f5;padding:1em;overflow-x:auto}"""
 
 
@@ -156,7 +156,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return "<td>-</td>"
     if isinstance(value, float):
-        return f"<td>{value:.3g}</td>" if abs(value) < 0.001 else f"<td>{value:.3f}</td>"
+        return f"<td>{value:.3g}</td>" if abs(value) < 0.01 else f"<td>{value:.3f}</td>"
     if isinstance(value, int):
         return f"<td>{value:,}</td>"
     return f"<td class='text'>{escape(str(value))}</td>"
