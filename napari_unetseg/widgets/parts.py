@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from qtpy.QtCore import QCoreApplication, QEvent, QPoint, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QMouseEvent, QPainter, QPixmap
 from qtpy.QtWidgets import (
+    QComboBox,
     QFrame,
     QHBoxLayout,
     QLabel,
@@ -20,7 +21,19 @@ from qtpy.QtWidgets import (
 )
 from superqt import QElidingLabel
 
-__all__ = ["Action", "Actions", "Column", "Panel", "Section", "label", "repolish", "row", "set_role", "swatch"]
+__all__ = [
+    "Action",
+    "Actions",
+    "Choice",
+    "Column",
+    "Panel",
+    "Section",
+    "label",
+    "repolish",
+    "row",
+    "set_role",
+    "swatch",
+]
 
 
 class Section(QFrame):
@@ -203,6 +216,64 @@ class Actions(QWidget):
         lines = [f"{', '.join(names)}: {why}" if named else why for why, names in reasons.items()]
         self.line.setText("\n".join(lines))
         self.line.setVisible(bool(lines))
+
+
+class Choice(QComboBox):
+    """A box of values in plain words; a value that is none of them, from a file, is shown as it is.
+
+    Parameters
+    ----------
+    options : sequence of (str, value)
+        Words and what they stand for.
+    tooltip : str
+        What it does, with typical values.
+    """
+
+    chosen = Signal(object)
+
+    def __init__(self, options: Sequence[tuple[str, Any]], tooltip: str) -> None:
+        super().__init__()
+        self._values: list[Any] = []
+        self._own = 0
+        self._tooltip = tooltip
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.setMinimumContentsLength(12)
+        self.setToolTip(tooltip)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.currentTextChanged.connect(self._say_all)
+        self.set_options(options)
+        self.activated.connect(lambda index: self.chosen.emit(self._values[index]))
+
+    def _say_all(self, text: str) -> None:
+        """Have the text in the tooltip, for where the box is too narrow for it."""
+        self.setToolTip(f"{self._tooltip}\n\nNow: {text}" if text else self._tooltip)
+
+    @property
+    def value(self) -> Any:
+        """What is shown."""
+        return self._values[self.currentIndex()]
+
+    def wheelEvent(self, event: Any) -> None:
+        """Leave the wheel to the column: scrolling past must not change a plan."""
+        event.ignore()
+
+    def set_options(self, options: Sequence[tuple[str, Any]]) -> None:
+        """Offer these, the first of which is shown."""
+        self.clear()
+        self.addItems([text for text, _ in options])
+        self._values = [value for _, value in options]
+        self._own = len(options)
+        self.view().setMinimumWidth(self.view().sizeHintForColumn(0) + 24)
+
+    def set_value(self, value: Any) -> None:
+        """Show a value, without telling that it was chosen."""
+        while self.count() > self._own:
+            self.removeItem(self._own)
+            self._values.pop()
+        if value not in self._values:
+            self.addItem(f"{value} (from the plan)")
+            self._values.append(value)
+        self.setCurrentIndex(self._values.index(value))
 
 
 def label(text: str, role: str = "", *, wrap: bool = True) -> QLabel:

@@ -93,6 +93,9 @@ QPushButton[role="class"]:hover {{ background: {c.primary}; }}
 QPushButton[role="class"]:checked {{ border: 2px solid {c.accent}; background: {c.primary}; }}
 QPushButton[role="tool"] {{ padding: 4px; min-width: 22px; min-height: 22px; }}
 QPushButton[role="tool"]:checked {{ background: {c.accent}; }}
+QPushButton[role="drawer"] {{ background: transparent; text-align: left; padding: 4px 2px; }}
+QPushButton[role="drawer"]:hover {{ background: {c.foreground}; }}
+QPushButton[role="drawer"]:focus {{ border: 1px solid {c.accent}; }}
 QPushButton[role="flat"] {{ background: transparent; }}
 QPushButton[role="flat"]:hover {{ background: {c.primary}; }}
 QLineEdit, QSpinBox, QDoubleSpinBox, QComboBox {{ min-height: 20px; border-radius: 3px; }}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QProgressBar, QWidget
+from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QProgressBar, QWidget
 
+from napari_unetseg.widgets.advanced import AdvancedDrawer
 from napari_unetseg.widgets.context import Context, duration
 from napari_unetseg.widgets.net_picker import NetPicker
-from napari_unetseg.widgets.parts import Action, Actions, Panel, label
+from napari_unetseg.widgets.parts import Action, Actions, Choice, Panel, label
 from napari_unetseg.widgets.plots import CurvesView
 
 __all__ = ["TrainPanel"]
@@ -17,13 +18,6 @@ _DIMS = (
     ("decided from the images", None),
     ("2D: plane by plane", 2),
     ("3D: whole volumes", 3),
-)
-_WIDTHS = (
-    ("decided from the device", None),
-    ("full, as in the paper", 1.0),
-    ("half, about 4 times faster", 0.5),
-    ("quarter, faster still", 0.25),
-    ("eighth, for a quick look", 0.125),
 )
 
 
@@ -36,8 +30,9 @@ class TrainPanel(Panel):
         super().__init__()
         self.context = context
         workspace = context.workspace
-        self.picker = NetPicker()
+        self.picker = NetPicker(context.look)
         self.picker.chosen.connect(lambda name: context.do(workspace.change_plan, net={"name": name}))
+        self.advanced = AdvancedDrawer(context)
         self.train = Action("Train", "Learn from all strokes; you can go on painting meanwhile", role="primary")
         self.stop = Action("Stop", "Finish now and keep the best model so far", role="primary")
         self.train.clicked.connect(lambda: context.do(workspace.train))
@@ -50,7 +45,7 @@ class TrainPanel(Panel):
         self.corrections.setToolTip(
             "New strokes are first compared with what the model said before it had seen them: honest progress."
         )
-        self.add(self.picker, self._make_form(), Actions(self.train, self.stop, stretch=(1, 1)))
+        self.add(self.picker, self._make_form(), self.advanced, Actions(self.train, self.stop, stretch=(1, 1)))
         self.add(self.bar, self.sentence, self.curves, self.corrections)
         workspace.plan_changed.connect(self._show_plan)
         workspace.nets_changed.connect(self.picker.set_nets)
@@ -61,6 +56,7 @@ class TrainPanel(Panel):
         workspace.corrections_changed.connect(self._show_corrections)
         workspace.actions_changed.connect(self.refresh)
         context.look_changed.connect(self.curves.set_look)
+        context.look_changed.connect(self.picker.set_look)
         self.picker.set_nets(workspace.nets)
         self._show_plan()
         self._show_colours()
@@ -88,17 +84,14 @@ class TrainPanel(Panel):
         self.minutes.setSuffix(" min")
         self.minutes.setToolTip("Training ends after this time; 2 minutes for a first look, 10 to 60 for a good model")
         self.minutes.valueChanged.connect(self._on_minutes)
-        self.dims = _choice(_DIMS, "Thick or few slices are learned better plane by plane")
-        self.net_size = _choice(_WIDTHS, "Number of features of the net: fewer are faster and a little less exact")
-        self.dims.activated.connect(lambda index: self._choose("dims", _DIMS[index][1]))
-        self.net_size.activated.connect(lambda index: self._choose("width", _WIDTHS[index][1]))
+        self.dims = Choice(_DIMS, "Thick or few slices are learned better plane by plane")
+        self.dims.chosen.connect(self._choose_dims)
         self._dims_label = label("Planes or volumes", wrap=False)
         box = QWidget()
         form = QFormLayout(box)
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow(label("Time", wrap=False), self.minutes)
-        form.addRow(label("Size of the net", wrap=False), self.net_size)
         form.addRow(self._dims_label, self.dims)
         return box
 
@@ -108,27 +101,27 @@ class TrainPanel(Panel):
         if self.context.workspace.plan.training.minutes != minutes:
             self.context.do(self.context.workspace.change_plan, training={"minutes": minutes})
 
-    def _choose(self, field: str, value: Any) -> None:
+    def _choose_dims(self, dims: int | None) -> None:
         workspace = self.context.workspace
-        if value is None:
-            self.context.do(workspace.decide_for_me, "net", field)
+        if dims is None:
+            self.context.do(workspace.decide_for_me, "net", "dims")
         else:
-            self.context.do(workspace.change_plan, net={field: value})
+            self.context.do(workspace.change_plan, net={"dims": dims})
 
     def _show_plan(self, plan: Any = None) -> None:
         workspace = self.context.workspace
         plan = workspace.plan
         image = workspace.image()
+        given = (plan.net.dims,) if plan.given("net", "dims") else ()
         solid = image is None or image.ndim == 3
         self.minutes.blockSignals(True)
         if plan.training.minutes:
             self.minutes.setValue(plan.training.minutes)
         self.minutes.blockSignals(False)
-        _select(self.dims, _DIMS, plan.net.dims if plan.given("net", "dims") else None)
-        _select(self.net_size, _WIDTHS, plan.net.width if plan.given("net", "width") else None)
-        self.dims.setVisible(solid)
-        self._dims_label.setVisible(solid)
-        self.picker.set_choice(plan.net.name, plan.net.dims if plan.given("net", "dims") else 2)
+        self.dims.set_value(given[0] if given else None)
+        self.dims.setVisible(solid or given == (3,))
+        self._dims_label.setVisible(solid or given == (3,))
+        self.picker.set_choice(plan.net.name, given or ((2, 3) if solid else (2,)))
 
     # -- shown ------------------------------------------------------------------------------------------------
 
@@ -168,22 +161,6 @@ class TrainPanel(Panel):
         self.train.setVisible(not training)
         self.stop.setVisible(training)
         idle = workspace.stage == "idle"
-        for widget in (self.picker, self.minutes, self.dims, self.net_size):
+        for widget in (self.picker, self.minutes, self.dims, self.advanced):
             widget.setEnabled(idle)
         self._show_progress()
-
-
-def _choice(options: tuple[tuple[str, Any], ...], tooltip: str) -> QComboBox:
-    box = QComboBox()
-    box.addItems([text for text, _ in options])
-    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    box.setMinimumContentsLength(12)
-    box.setToolTip(tooltip)
-    return box
-
-
-def _select(box: QComboBox, options: tuple[tuple[str, Any], ...], value: Any) -> None:
-    values = [v for _, v in options]
-    box.blockSignals(True)
-    box.setCurrentIndex(values.index(value) if value in values else 0)
-    box.blockSignals(False)

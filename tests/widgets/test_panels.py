@@ -14,13 +14,6 @@ from napari_unetseg.widgets.parts import Action, Actions
 
 pytestmark = pytest.mark.window
 
-NETS = (
-    {"name": "unet", "title": "U-Net", "family": "u-net", "dims": [2, 3], "paper": "Ronneberger 2015",
-     "sentence": "The plain one.", "parameters": {"trainable": 7_759_521}},
-    {"name": "ternausnet16", "title": "TernausNet-16", "family": "encoder", "dims": [2], "paper": "Iglovikov 2018",
-     "sentence": "With a VGG encoder.", "parameters": {"trainable": 22_000_000}},
-)  # fmt: skip
-
 
 def click(widget):
     QTest.mouseClick(widget, Qt.MouseButton.LeftButton)
@@ -172,33 +165,10 @@ def test_class_buttons_tools_and_brush_follow_the_layer_and_lead_it(bench):
 
 def test_the_plan_is_what_the_form_says(bench):
     bench.train.minutes.setValue(7)
-    bench.train.net_size.setCurrentIndex(2)
-    bench.train.net_size.activated.emit(2)
-    plan = bench.workspace.plan
-    assert (plan.training.minutes, plan.net.width) == (7, 0.5)
-    bench.train.net_size.setCurrentIndex(0)
-    bench.train.net_size.activated.emit(0)
-    assert not bench.workspace.plan.given("net", "width")
+    assert bench.workspace.plan.training.minutes == 7
     assert bench.train.dims.isHidden(), "a plane leaves no choice"
     bench.images.go_to("volume")
     assert not bench.train.dims.isHidden()
-
-
-def test_architectures_are_searched_and_those_that_cannot_say_so(bench):
-    picker = bench.train.picker
-    picker.set_nets(NETS)
-    assert picker.button.text().startswith("U-Net")
-    assert "7.8 M" in picker.facts.text()
-    click(picker.button)
-    QTest.keyClicks(picker.search, "vgg 2d")
-    shown = [i for i in range(picker.list.count()) if not picker.list.item(i).isHidden()]
-    assert shown == [1]
-    QTest.keyClick(picker.search, Qt.Key.Key_Return)
-    assert bench.workspace.plan.net.name == "ternausnet16"
-    bench.workspace.change_plan(net={"name": "unet", "dims": 3})
-    item = picker.list.item(1)
-    assert not item.flags() & Qt.ItemFlag.ItemIsEnabled
-    assert "cannot do 3D" in item.toolTip()
 
 
 def test_training_shows_curves_time_and_score(bench, jobs, tmp_path, qtbot):
