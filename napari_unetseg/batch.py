@@ -23,7 +23,7 @@ import napari_unetseg
 from napari_unetseg.errors import ReadError, Stopped, UnetSegError, WriteError
 from napari_unetseg.events import Control, Event, FileDone, Started, TileDone, verb
 from napari_unetseg.inference import Ensemble, entropy
-from napari_unetseg.io import atomic_write, find_images, mask_suffix, read, stem, write
+from napari_unetseg.io import atomic_write, find_images, mask_suffix, read, read_labels, stem, write
 from napari_unetseg.nets import Model
 from napari_unetseg.postprocess import apply_steps
 from napari_unetseg.volume import LabelVolume, Volume
@@ -107,7 +107,10 @@ def segment_folder(
     for index, (file, target) in enumerate(zip(files, targets, strict=True)):
         start = time.monotonic()
         entry = ledger.finished(file, target)
-        if entry is None:
+        if entry is None and ledger.corrected(file, target):
+            entry = _keep(target, ensemble.classes)
+            status = entry["status"]
+        elif entry is None:
             ledger.add(file, {"status": "started", "mask": str(target)})  # so that a kill leaves no mask unclaimed
             try:
                 entry = yield from _segment_file(file, target, ensemble, outputs, control)
@@ -157,6 +160,15 @@ def _segment_file(
             "mask": "",
             "classes": [],
         }
+
+
+def _keep(target: Path, classes: Sequence[str]) -> dict[str, Any]:
+    """Entry of a mask that somebody corrected by hand: left as it is, and measured as it is."""
+    entry: dict[str, Any] = {"status": "kept", "error": "", "mask": str(target), "classes": [], "seconds": 0.0}
+    try:
+        return {**entry, "classes": _measure(read_labels(target), classes)}
+    except UnetSegError as error:
+        return {**entry, "status": "failed", "error": str(error)}
 
 
 def _tiles(ensemble: Ensemble, image: Volume, control: Control) -> Generator[Event, None, np.ndarray]:
@@ -295,6 +307,13 @@ class _Ledger:
         if not target.is_file() or entry["mask_hash"] != _hash(target) or entry["image_hash"] != _hash(file):
             return None
         return entry
+
+    def corrected(self, file: Path, target: Path) -> bool:
+        """Whether the mask that was written for a file is no longer what was written: somebody's work, to be kept."""
+        entry = self._entries.get(str(file), {})
+        if entry.get("status") != "done" or entry["mask"] != str(target) or not target.is_file():
+            return False
+        return entry["mask_hash"] != _hash(target)
 
     def add(self, file: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
         """Append what happened to `file`."""

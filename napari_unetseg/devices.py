@@ -152,7 +152,7 @@ def _probe_cpu(precision: str, dims: int) -> Compute:
         else ""
     )
     order = "channels-last" if chosen.channels_last else "channels-first"
-    why = f"CPU, {torch.get_num_threads()} threads, {chosen.precision}, {order}{gain} (probed)."
+    why = f"CPU, {threads} thread{'s' * (threads != 1)}, {chosen.precision}, {order}{gain} (probed)."
     return Compute(cpu, chosen.precision, chosen.channels_last, why)
 
 

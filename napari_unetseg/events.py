@@ -106,7 +106,7 @@ class TileDone(Event):
 
 @dataclass(frozen=True)
 class FileDone(Event):
-    """One file of a folder is finished: `status` is ``done``, ``skipped`` or ``failed``."""
+    """One file of a folder is over: ``done``, ``skipped`` (was done), ``kept`` (corrected by hand) or ``failed``."""
 
     index: int
     total: int

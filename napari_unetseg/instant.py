@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 import napari_unetseg
-from napari_unetseg.data import Dataset, Prepared, Sample, fit_normalisation, load_dataset, prepare, split
+from napari_unetseg.data import Dataset, Prepared, Sample, fit_normalisation, load_dataset, prepare, said_of, split
 from napari_unetseg.data.annotation import check_counts, count_known
 from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute
 from napari_unetseg.errors import PlanError, Stopped
@@ -100,8 +100,9 @@ def _fit(data: Any, plan: Plan, control: Control) -> Generator[Event, None, Mode
     }
     model = Model(net.cpu().eval(), plan, dataset.classes, None, history, (), facts)
     held = [prepare(part.load(), how) for part in parts.heldout]
+    rule = said_of(parts.rule, [image.known for image in held])
     with ThreadGovernor(threads).step():
-        scores = evaluate(make_predictor(model, compute), held or train, dataset.classes, parts.rule, control)
+        scores = evaluate(make_predictor(model, compute), held or train, dataset.classes, rule, control)
     model.scores = Scores.from_dict({**scores.to_dict(), "model": model.id})
     facts["seconds"] = round(time.monotonic() - begin, 2)
     yield Validated(_STEPS, model.scores, True, facts["seconds"])

@@ -77,7 +77,7 @@ def test_a_second_run_does_only_what_changed(scans, model, tmp_path):
     out = tmp_path / "out"
     segment_folder(scans, model, out)
     first = table(out)
-    changed = Volume(np.full((1, 40, 31), 9, np.uint8))
+    changed = Volume(np.arange(40 * 31).reshape(1, 40, 31).astype(np.uint8))
     nus.write(scans / "a.tif", changed)
     (out / "b.png").unlink()
     statuses = {
@@ -198,3 +198,17 @@ def test_an_output_folder_that_cannot_be_is_an_error_before_any_work(scans, mode
     events = segment_folder.events(scans, model, tmp_path / "file" / "out")
     with pytest.raises(WriteError):
         next(event for event in events if not isinstance(event, Started))
+
+
+def test_a_mask_corrected_by_hand_is_kept_and_measured(scans, model, tmp_path):
+    out = tmp_path / "out"
+    segment_folder(scans, model, out)
+    corrected = nus.read_labels(out / "b.png")
+    mine = np.zeros_like(corrected.data)
+    mine[3:5, 3:5] = 1
+    nus.write(out / "b.png", nus.LabelVolume(mine, corrected.geometry))
+    for again in (model, Model(build(model.plan.net).eval(), model.plan, model.classes)):
+        rows = segment_folder(scans, again, out)
+        row = next(row for row in rows if row["file"].endswith("b.png"))
+        assert (row["status"], row["voxels"]) == ("kept", 4)
+        np.testing.assert_array_equal(nus.read_labels(out / "b.png").data, mine)

@@ -67,6 +67,10 @@ def start(
 
 
 def _open_window(project: Path | None) -> None:
+    from napari_unetseg.cli.screen import why_no_window
+
+    if reason := why_no_window():
+        raise UnetSegError(reason, hint="The commands work without a window: napari-unetseg --help.")
     try:
         import napari
 
@@ -105,7 +109,8 @@ def demo(
     from napari_unetseg.demo import run_demo
 
     control = Control()
-    result = terminal.run(run_demo.events(_fresh(out), sample=sample, minutes=minutes, control=control), control)
+    out = _fresh(out)
+    result = terminal.run(run_demo.events(out, sample=sample, minutes=minutes, control=control), control)
     if as_json:
         _print_json(result)
     else:
@@ -279,6 +284,8 @@ def score(
     rows = [[case["name"], c, *v.values()] for case in result["cases"] for c, v in case["classes"].items()]
     rows += [["mean", c, *v.values()] for c, v in result["mean"].items()]
     terminal.table("", ["case", "class", *first], rows)
+    units = " and ".join(dict.fromkeys(str(case["unit"]) for case in result["cases"]))
+    print(f"Distances in {'the unit given' if spacing else units}; rvd, the relative volume difference, in percent.")
 
 
 def _numbers(text: str | None) -> list[float] | None:

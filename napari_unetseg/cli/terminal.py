@@ -46,6 +46,7 @@ class _Line:
         """Show one event."""
         match event:
             case Started():
+                self._said = 0.0
                 for note in event.notes:
                     errors.print(f"  {note}", markup=False)
                 errors.print(f"{event.what} on {event.device}", markup=False)
@@ -55,7 +56,7 @@ class _Line:
                 share = event.seconds / max(event.seconds + event.left, 1e-9)
                 self._set(f"step {event.step}, loss {event.loss:.3f}", share, event.left, event.seconds)
             case Validated():
-                mark = " (best)" if event.best else ""
+                mark = " (kept)" if event.best else ""
                 errors.print(f"  {event.seconds:4.0f} s  {event.scores.sentence()}{mark}", markup=False)
             case TileDone():
                 self._set(f"tile {event.done}/{event.total}", event.done / event.total, event.left, None)

@@ -20,6 +20,7 @@ _PUBLIC = {
     "fit_normalisation": "normalise",
     "load_dataset": "dataset",
     "prepare": "patches",
+    "said_of": "splits",
     "split": "splits",
 }
 
@@ -35,6 +36,7 @@ __all__ = [
     "fit_normalisation",
     "load_dataset",
     "prepare",
+    "said_of",
     "split",
 ]
 
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from napari_unetseg.data.dataset import Case, Dataset, Sample, load_dataset
     from napari_unetseg.data.normalise import fit_normalisation
     from napari_unetseg.data.patches import Batch, PatchSampler, Prepared, prepare
-    from napari_unetseg.data.splits import Part, Split, split
+    from napari_unetseg.data.splits import Part, Split, said_of, split
 
 
 def __getattr__(name: str) -> Any:

@@ -7,32 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
 from napari_unetseg.data.annotation import count_known
-from napari_unetseg.data.normalise import about, normalise
+from napari_unetseg.data.normalise import Annotated, about, normalise
 from napari_unetseg.errors import AnnotationError, PlanError
 from napari_unetseg.plan import Normalisation
-from napari_unetseg.volume import Volume
 
 __all__ = ["Batch", "PatchSampler", "Prepared", "prepare"]
 
 _INDEXED = 200_000  # known voxels kept a class and case: more would change nothing but the memory
 _SLAB = 2**22
-
-
-class _Sample(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def image(self) -> Volume: ...
-    @property
-    def target(self) -> np.ndarray: ...
-    @property
-    def known(self) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +68,7 @@ class Batch:
         return Batch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
 
 
-def prepare(sample: _Sample, normalisation: Normalisation) -> Prepared:
+def prepare(sample: Annotated, normalisation: Normalisation) -> Prepared:
     """Normalise a sample's image and make its mask small.
 
     Raises

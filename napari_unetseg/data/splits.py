@@ -156,7 +156,7 @@ def _blocks(dataset: Dataset, cases: list[Case], share: float) -> Split:
         said = words
     if not held:
         return Split(tuple(train), (), "")
-    where = f"of {held[0].name}" if len(cases) == 1 else f"of each of {len(held)} images"
+    where = f"of {held[0].name}" if len(held) == 1 else f"of each of {len(held)} images"
     return Split(tuple(train), tuple(held), f"{said} {where}")
 
 
@@ -240,6 +240,20 @@ def _must_train(dataset: Dataset, train: list[Case]) -> None:
         raise PlanError("Every image is in the held-out fold.", hint="Take another fold.")
     if dataset.countable:
         _check_left(dataset, dataset.total(), dataset.total(train))
+
+
+def said_of(rule: str, known: Sequence[np.ndarray]) -> str:
+    """Rule of a split as a score says it: strokes are called strokes, for they lie where a net errs least.
+
+    Parameters
+    ----------
+    rule : str
+        As `Split` has it.
+    known : sequence of bool ndarray
+        Where each held-out part is known.
+    """
+    share = sum(int(k.sum()) for k in known) / max(1, sum(k.size for k in known))
+    return f"strokes of {rule}" if rule and share < 0.5 else rule
 
 
 def _check_left(dataset: Dataset, before: np.ndarray, after: np.ndarray) -> None:

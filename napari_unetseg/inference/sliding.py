@@ -18,7 +18,7 @@ from torch import nn
 
 from napari_unetseg.data.normalise import normalise
 from napari_unetseg.devices import Compute, choose_compute
-from napari_unetseg.errors import ModelError, OutOfMemory, Stopped
+from napari_unetseg.errors import ModelError, OutOfMemory, ReadError, Stopped
 from napari_unetseg.events import Control, Event, TileDone, verb
 from napari_unetseg.losses import probabilities
 from napari_unetseg.nets.checkpoint import Model
@@ -193,14 +193,30 @@ def prepared_image(model: Model, image: Volume) -> np.ndarray:
         When image and model do not fit.
     """
     net = model.plan.net
-    if image.data.shape[0] != net.in_channels:
+    if not isinstance(image, Volume):
         raise ModelError(
-            f"The image {_name(image)} has {image.data.shape[0]} channels, the model was trained on {net.in_channels}.",
+            f"A model segments a Volume, not {type(image).__name__}.",
+            hint="Read the file with napari_unetseg.read, or give Volume(array) with the channel axis in front.",
+        )
+    if (channels := image.data.shape[0]) != net.in_channels:
+        raise ModelError(
+            f"The image {_name(image)} has {channels} channel{'s' * (channels != 1)}, the model was trained on "
+            f"{net.in_channels}.",
             hint="Use a model that was trained on such images.",
         )
     if image.ndim < net.dims:
         raise ModelError(f"The image {_name(image)} is 2D, the model is for volumes.", hint="Use a 2D model.")
+    if max(image.shape) == 1 or _blank(image.data):
+        raise ReadError(
+            f"The image {_name(image)} has one value everywhere: there is nothing to segment.", hint="Check the file."
+        )
     return normalise(image.data, model.plan.normalisation)
+
+
+def _blank(data: np.ndarray) -> bool:
+    """Whether all voxels are alike; looks at a few first, so that real images answer at once."""
+    first = data.flat[0]
+    return bool((data[..., :: max(1, data.shape[-1] // 64)] == first).all() and (data == first).all())
 
 
 def _name(image: Volume) -> str:

@@ -34,7 +34,7 @@ _SCHEMA = 1
 _WEIGHTS, _FACTS, _HISTORY, _CURVES = "weights.safetensors", "model.json", "history.csv", "curves.png"
 
 
-@dataclass
+@dataclass(repr=False)
 class Model:
     """A net that was trained, and all that is needed to use it and to know where it comes from.
 
@@ -66,6 +66,12 @@ class Model:
     parents: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"Model({self.plan.net.name} {self.id}, {', '.join(self.classes)}; {self._said()})"
+
+    def _said(self) -> str:
+        return self.scores.sentence() if self.scores else "not scored"
 
     @property
     def id(self) -> str:

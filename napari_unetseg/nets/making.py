@@ -132,7 +132,7 @@ def describe_net(name: str, dims: int | None = None, in_channels: int = 1, outpu
     name : str
         Name of the net.
     dims : {2, 3} or None
-        Dims to count the parameters for; None means 2, or 3 where the net has no 2.
+        Dims to count the parameters for; None means those the net was made for.
     in_channels, outputs : int
         Channels of the images and of the logits.
 
@@ -145,7 +145,7 @@ def describe_net(name: str, dims: int | None = None, in_channels: int = 1, outpu
     """
     facts = NETS.facts(name)
     able = facts.get("dims", (2, 3))
-    dims = dims or able[0]
+    dims = dims or facts.get("native", able[0])
     measured = measure_spec(NetSpec(name=name, dims=dims, in_channels=in_channels, outputs=outputs))
     return {
         "name": name,

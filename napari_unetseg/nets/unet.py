@@ -68,6 +68,7 @@ def wide_unet(request: Request) -> Parts:
     title="3D U-Net",
     family="U-Net",
     paper="Cicek et al. 2016, arXiv:1606.06650",
+    native=3,
     sentence="U-Net for volumes, with normalisation and one level less; needs more memory than U-Net.",
 )
 def unet3d(request: Request) -> Parts:

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 import napari_unetseg
-from napari_unetseg.data import Dataset, PatchSampler, Prepared, Sample, load_dataset, prepare, split
+from napari_unetseg.data import Dataset, PatchSampler, Prepared, Sample, load_dataset, prepare, said_of, split
 from napari_unetseg.data.augment import Recipe, make_recipe
 from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute
-from napari_unetseg.errors import AnnotationError, ModelError
+from napari_unetseg.errors import AnnotationError, ModelError, ReadError
 from napari_unetseg.inference.sliding import Predictor
 from napari_unetseg.losses import LOSSES
 from napari_unetseg.nets import Model, build
@@ -100,8 +100,8 @@ def prepare_job(data: Any, plan: Plan, minutes: float | None, start: Model | str
     spacing = samples[0].image.geometry.spacing
     return Job(
         plan=plan, classes=dataset.classes, dataset=dataset, train=train, heldout=[prepare(s, how) for s in held],
-        rule=parts.rule, compute=compute, net=net, average=WeightAverage(net, average, training.average),
-        optimiser=make_optimiser(net, training), sampler=sampler,
+        rule=said_of(parts.rule, [s.known for s in held]), compute=compute, net=net,
+        average=WeightAverage(net, average, training.average), optimiser=make_optimiser(net, training), sampler=sampler,
         clock=Clock(plan, _steps_per_epoch(plan, train)), notes=(*dataset.notes, *notes, compute.why),
         anisotropy=spacing[0] / min(spacing[1:]) if plan.net.dims == 3 else 1.0, start=start,
         batch_size=training.batch_size or 1, recipe=make_recipe(training.recipe),
@@ -109,6 +109,11 @@ def prepare_job(data: Any, plan: Plan, minutes: float | None, start: Model | str
 
 
 def _check_learnable(samples: Sequence[Sample], classes: Sequence[str]) -> None:
+    blank = [sample.name for sample in samples if (sample.image.data == sample.image.data.flat[0]).all()]
+    if samples and len(blank) == len(samples):
+        raise ReadError(
+            f"The image {blank[0]} has one value everywhere: nothing can be learned.", hint="Check the files."
+        )
     seen = {int(label) for sample in samples for label in np.unique(sample.target[sample.known])}
     missing = [name for label, name in enumerate(classes) if label not in seen]
     if not seen:

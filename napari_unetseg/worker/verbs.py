@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from napari_unetseg.batch import segment_folder
-from napari_unetseg.data import Dataset, load_dataset, prepare, split
+from napari_unetseg.data import Dataset, load_dataset, prepare, said_of, split
 from napari_unetseg.data.annotation import to_mask
 from napari_unetseg.data.normalise import normalise
 from napari_unetseg.devices import choose_compute, choose_device, describe, limit_threads
@@ -204,8 +204,9 @@ def _score_before(previous: Model, dataset: Dataset, plan: Plan, control: Contro
     if not parts.heldout or previous.classes != dataset.classes or spec.in_channels != dataset.in_channels:
         return None
     images = [prepare(part.load(), previous.plan.normalisation) for part in parts.heldout]
+    rule = said_of(parts.rule, [image.known for image in images])
     with contextlib.suppress(Stopped):
-        return evaluate(make_predictor(previous), images, dataset.classes, parts.rule, control)
+        return evaluate(make_predictor(previous), images, dataset.classes, rule, control)
     return None
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from napari_unetseg.devices import Compute
-from napari_unetseg.errors import ModelError, Stopped
+from napari_unetseg.errors import ModelError, ReadError, Stopped
 from napari_unetseg.events import Control, TileDone
 from napari_unetseg.inference import Predictor, predict
 from napari_unetseg.inference.sliding import tile_slices, tile_weights
@@ -132,5 +132,7 @@ def test_refuses_a_plane_for_a_volume_model():
         predict(small_model(dims=3), Volume(np.zeros((1, 8, 8))))
 
 
-def test_one_value_everywhere_is_no_error():
-    assert predict(small_model(), Volume(np.full((1, 9, 9), 7))).shape == (9, 9)
+@pytest.mark.parametrize("data", [np.full((1, 9, 9), 7), np.zeros((1, 1, 1)), np.full((1, 3, 4, 5), 2.5)])
+def test_one_value_everywhere_is_refused(data):
+    with pytest.raises(ReadError, match="one value everywhere"):
+        predict(small_model(), Volume(data))
