@@ -227,6 +227,21 @@ def test_stop_and_look_reach_the_running_verb_and_it_is_closed(bench, own):
     assert closed.is_set()
 
 
+def test_what_it_does_not_understand_is_said_and_it_goes_on(bench, own):
+    @own.register("answer")
+    def answer(args, control, bench):
+        return {}
+
+    class Garbled(Wire):
+        def __iter__(self):
+            yield from ("[" * 100_000 + "\n", '{"id": 1e999, "verb": "answer"}\n', "[1]\n", "\x00\n", '{"stop": [1]}\n')
+            yield from super().__iter__()
+
+    wire = Garbled({"id": 1, "verb": "answer"})
+    Worker(wire, wire, bench).run()
+    assert [event["event"] for event in wire.events] == ["Note"] * 5 + ["Done"]
+
+
 def test_nobody_listening_ends_the_work(bench, own):
     class Broken(Wire):
         def write(self, line):

@@ -26,6 +26,7 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.place = folder.with_name(f".{folder.name}.training")
+        self._part = self.place.with_name(self.place.name + ".part")
 
     def save(self, job: Job) -> None:
         """Write beside, then rename.
@@ -38,6 +39,7 @@ class Checkpoint:
         try:
             self._write(job)
         except OSError as error:
+            shutil.rmtree(self._part, ignore_errors=True)
             raise WriteError(
                 f"No checkpoint could be written to {self.place.parent}: {error.strerror or error}.",
                 hint="The training goes on; free some space before it ends, so that the model can be saved.",
@@ -50,7 +52,7 @@ class Checkpoint:
         tensors |= {f"best.{k}": v for k, v in (progress.best or {}).items()}
         for index, state in job.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
-        part = self.place.with_name(self.place.name + ".part")
+        part = self._part
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         save_tensors(tensors, part / "state.safetensors")
@@ -74,7 +76,7 @@ class Checkpoint:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        place = self.place if self.place.is_dir() else self.place.with_name(self.place.name + ".part")
+        place = self.place if self.place.is_dir() else self._part
         if not (place / "state.json").is_file():
             return
         try:

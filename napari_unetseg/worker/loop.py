@@ -85,7 +85,7 @@ class Worker:
             try:
                 if self._obey(json.loads(line)):
                     break
-            except (ValueError, TypeError, KeyError, AttributeError):
+            except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
                 self.say(0, "Note", level="warning", text=f"The worker does not understand {line.strip()[:200]!r}.")
         self._leave()
 
