@@ -13,11 +13,12 @@ import pytest
 from tiny import blobs
 
 import napari_unetseg as nus
-from napari_unetseg.batch import Outputs, segment_folder
+from napari_unetseg.batch import Outputs, _measure, segment_folder
 from napari_unetseg.errors import ReadError, WriteError
 from napari_unetseg.events import Control, FileDone, Started
 from napari_unetseg.nets import Model, build
-from napari_unetseg.volume import Geometry, Volume
+from napari_unetseg.postprocess import measure
+from napari_unetseg.volume import Geometry, LabelVolume, Volume
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +154,13 @@ def test_two_inputs_never_share_a_mask(scans, model, tmp_path):
     shutil.copy(scans / "a.tif", scans / "a.ome.tif")
     rows = segment_folder(scans, model, tmp_path / "out")
     assert len({row["mask"] for row in rows}) == len(rows) == 6
+
+
+def test_components_hold_together_over_corners_as_in_post_processing():
+    mask = LabelVolume(np.eye(4, dtype=np.uint8), Geometry((0.5, 0.5), "um"))
+    (row,) = _measure(mask, ("background", "cell"))
+    assert (row["voxels"], row["size"], row["unit"], row["components"]) == (4, 1.0, "um2", 1)
+    assert measure(mask.data)[0]["objects"] == 1
 
 
 def test_stop_keeps_what_is_done(scans, model, tmp_path):
