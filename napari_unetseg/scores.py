@@ -53,6 +53,11 @@ class Scores:
         d = self.mean_dice
         return math.sqrt(max(d * (1 - d), 0.01) * 50 / self.voxels) if self.voxels else 1.0
 
+    @property
+    def on_strokes(self) -> bool:
+        """Whether only strokes were measured, not whole masks: a net errs least where people paint."""
+        return "strokes" in self.rule
+
     def sentence(self) -> str:
         """Say the scores with what they were measured on, as every part of the product shows them."""
         if not self.voxels:

@@ -230,6 +230,24 @@ def test_the_events_of_a_training_become_curves_progress_and_preview(work, jobs,
     assert work.said[-1].level == "info"
 
 
+def test_train_does_not_wait_for_a_mask_being_computed(work, jobs):
+    work.add_array("a", image())
+    paint(work, 1)
+    paint(work, 2, (slice(10, 12), slice(0, 4)))
+    work.project.set_current_model(make_model(work, 0.5))
+    work.predict_current()
+    mask = len(jobs.listeners)
+    assert work.stage == "predicting"
+    assert work.why_not("train") == ""
+    work.train()
+    assert jobs.stopped == [mask]
+    assert (jobs.submitted[-1][0], work.stage) == ("train", "training")
+    jobs.tell("Failed", job=mask, message="It was stopped.", hint="", stopped=True)
+    assert work.stage == "training"
+    assert not any("stopped" in str(said) for said in work.said)
+    assert work.why_not("train").startswith("Training is running")
+
+
 def test_a_crash_ends_the_stage_with_a_message(work, jobs):
     work.add_array("a", image())
     paint(work, 1)

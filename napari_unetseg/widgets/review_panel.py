@@ -14,6 +14,8 @@ from napari_unetseg.workspace import Round
 
 __all__ = ["ReviewPanel"]
 
+_FEW_VOXELS, _FEW_IMAGES = 500, 3
+
 
 class ReviewPanel(Panel):
     """Scores per class, rounds, Accept and Correct."""
@@ -25,6 +27,7 @@ class ReviewPanel(Panel):
         self.context = context
         workspace = context.workspace
         self.sentence = label("", "")
+        self.caution = label("", "why")
         self.table = _table()
         self.predict = Action("Predict this image", "Segment the image in hand with the current model")
         self.stop = Action("Stop", "Compute no mask of this image now", role="primary")
@@ -51,6 +54,7 @@ class ReviewPanel(Panel):
         self.rounds.itemDoubleClicked.connect(lambda *_: self.use_round())
         self.add(
             self.sentence,
+            self.caution,
             self.table,
             Actions(self.predict, self.stop, stretch=(1, 1)),
             self.bar,
@@ -74,7 +78,8 @@ class ReviewPanel(Panel):
             return "", ""
         if current.scores is None or not current.scores.voxels:
             return "no score yet", "next"
-        return f"Dice {current.scores.mean_dice:.2f}", "done" if workspace.accepted else "next"
+        on = " on strokes" if current.scores.on_strokes else ""
+        return f"Dice {current.scores.mean_dice:.2f}{on}", "done" if workspace.accepted else "next"
 
     def take_brush(self) -> None:
         """Go back to the annotation layer with the brush in the hand."""
@@ -102,6 +107,9 @@ class ReviewPanel(Panel):
         else:
             measured = scores.sentence() if scores else "No score yet: nothing was held out to measure on."
             self.sentence.setText(f"Round {current.number} ({current.net}): {measured}")
+        caution = _caution(scores)
+        self.caution.setText(caution)
+        self.caution.setVisible(bool(caution))
         self._fill_table(scores)
         self._fill_rounds()
         self.refresh()
@@ -110,6 +118,8 @@ class ReviewPanel(Panel):
         self.table.setVisible(bool(scores and scores.voxels))
         if scores is None:
             return
+        names = ["Class, on strokes" if scores.on_strokes else "Class", "Dice", "Jaccard"]
+        self.table.setHorizontalHeaderLabels(names)
         colours = {c.name: c.colour for c in self.context.workspace.classes}
         lines = [(name, scores.dice[name], scores.jaccard.get(name, float("nan"))) for name in scores.dice]
         if len(lines) > 1:
@@ -134,7 +144,7 @@ class ReviewPanel(Panel):
         self.rounds.clear()
         for one in reversed(rounds):
             scores = one.scores if one.scores and one.scores.voxels else None
-            dice = f"{scores.mean_dice:.2f}" if scores else "–"
+            dice = f"{scores.mean_dice:.2f}{' on strokes' * scores.on_strokes}" if scores else "–"
             item = QTreeWidgetItem([f"Round {one.number}", one.net, dice, "in use" if one.current else ""])
             item.setData(0, Qt.ItemDataRole.UserRole, one.number)
             item.setToolTip(2, scores.sentence() if scores else "Nothing was held out to measure on.")
@@ -172,6 +182,16 @@ class ReviewPanel(Panel):
         pick = "" if number is not None else "Choose a round in the list."
         same = "That round is in use already." if current and number == current.number else ""
         self.go_back.set_why(workspace.why_not("go_back") or pick or same)
+
+
+def _caution(scores: Scores | None) -> str:
+    """Say when a score was measured on so little that it may mislead; empty when it was not."""
+    if scores is None or not scores.voxels or not scores.rule:
+        return ""
+    if scores.voxels >= _FEW_VOXELS and len(scores.images) >= _FEW_IMAGES:
+        return ""
+    what = "few strokes" if scores.on_strokes else "little"
+    return f"Measured on {what}: look at the mask before you trust the number."
 
 
 def _table() -> QTableWidget:

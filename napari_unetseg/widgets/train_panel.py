@@ -160,7 +160,7 @@ class TrainPanel(Panel):
         self.stop.set_why(workspace.why_not("stop") if training else "")
         self.train.setVisible(not training)
         self.stop.setVisible(training)
-        idle = workspace.stage == "idle"
+        idle = workspace.stage in ("idle", "predicting")  # a mask being computed makes way for Train
         for widget in (self.picker, self.minutes, self.dims, self.advanced):
             widget.setEnabled(idle)
         self._show_progress()

@@ -38,7 +38,8 @@ def _annotate(w: Desk) -> str:
 
 @REASONS.register("train")
 def _train(w: Desk) -> str:
-    return _add(w) or _no_images(w) or _BUSY.get(w.stage, "") or missing_strokes(w.stroke_counts()) or _net(w)
+    busy = "" if w.stage == "predicting" else _BUSY.get(w.stage, "")  # a mask that nobody waits for makes way
+    return _add(w) or _no_images(w) or busy or missing_strokes(w.stroke_counts()) or _net(w)
 
 
 @REASONS.register("stop")

@@ -132,8 +132,14 @@ class Workspace(Desk):
     # -- train ------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
-        """Learn from all strokes within the plan's minutes, going on from the current model where it fits."""
+        """Learn from all strokes within the plan's minutes, going on from the current model where it fits.
+
+        A mask that is being computed makes way, so that no click is lost.
+        """
         project = self._ready("train")
+        if self._running:
+            self._jobs.stop(self._running["id"])
+            self._running = {}
         self._ink.snapshot()
         self._score_unseen()
         plan, start = self._going_on()

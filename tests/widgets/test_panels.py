@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
@@ -191,6 +194,55 @@ def test_training_shows_curves_time_and_score(bench, jobs, tmp_path, qtbot):
     assert "Stopping" in bench.train.stop.why
     jobs.tell("Failed", message="Training was stopped before its first step.", hint="", stopped=True)
     assert not bench.train.train.isHidden()
+
+
+def finish_round(bench, jobs, rule, voxels, images, **facts):
+    """Answer a training as a worker would, and look at the mask it makes."""
+    folder = Path(next(args["folder"] for verb, args in reversed(jobs.submitted) if verb == "train"))
+    folder.mkdir(parents=True)
+    scores = Scores({"object": 0.87}, {"object": 0.93}, rule, images, voxels).to_dict()
+    plan = {"net": {"name": "unet"}}
+    (folder / "model.json").write_text(json.dumps({"plan": plan, "classes": ["b", "o"], "scores": scores, **facts}))
+    jobs.tell("Done", result={"model": str(folder), "scores": scores, "previous": None})
+    bench.refresh()
+
+
+def test_a_score_on_strokes_says_so_everywhere(bench, jobs):
+    strokes(bench)
+    click(bench.train.train)
+    finish_round(bench, jobs, "strokes of 4 held-out images", 3568, tuple("abcd"))
+    review = bench.review
+    assert bench.sections[4].state.startswith("segmenting")
+    jobs.tell("Failed", message="It was stopped.", hint="", stopped=True)
+    bench.refresh()
+    assert bench.sections[4].state == "Dice 0.93 on strokes"
+    assert "on strokes of 4 held-out images (3,568 voxels)" in review.sentence.text()
+    assert "strokes" in review.table.horizontalHeaderItem(0).text()
+    assert review.rounds.topLevelItem(0).text(2) == "0.93 on strokes"
+    assert review.caution.isHidden()
+
+
+def test_a_score_on_little_is_not_to_be_trusted_blindly(bench, jobs):
+    strokes(bench)
+    click(bench.train.train)
+    finish_round(bench, jobs, "strokes of 1 held-out image", 40, ("a",))
+    assert not bench.review.caution.isHidden()
+    assert bench.review.caution.text().startswith("Measured on few strokes: look at the mask")
+
+
+def test_a_click_on_train_is_not_lost_while_a_mask_is_computed(bench, jobs, qtbot):
+    strokes(bench)
+    click(bench.train.train)
+    finish_round(bench, jobs, "2 held-out images", 900, ("a", "b"))
+    jobs.tell("Failed", message="It was stopped.", hint="", stopped=True)
+    bench.images.go_to("plane-b")
+    qtbot.waitUntil(lambda: bench.workspace.stage == "predicting", timeout=2000)
+    assert bench.train.train.isEnabled()
+    assert bench.train.picker.isEnabled()
+    click(bench.train.train)
+    assert bench.workspace.stage == "training"
+    assert jobs.submitted[-1][0] == "train"
+    assert jobs.stopped
 
 
 def test_a_failure_is_a_notification(bench, jobs, notes):
