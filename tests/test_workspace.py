@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_unetseg.errors import AnnotationError, ProjectError, UnetSegError
+from napari_unetseg.errors import AnnotationError, ProjectError, ReadError, UnetSegError
 from napari_unetseg.events import View
+from napari_unetseg.io import write
 from napari_unetseg.project import Project
 from napari_unetseg.scores import Scores
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
@@ -187,6 +188,27 @@ def test_a_bad_file_is_named_and_the_others_are_added(work, tmp_path):
     assert work.cases == (good,)
     assert work.said[-1].level == "error"
     assert "bad.tif" in work.said[-1].text
+
+
+def test_images_nothing_can_be_learned_from_are_refused_or_doubted(work, tmp_path):
+    def saved(name, pixels):
+        return write(tmp_path / name, Volume(np.asarray(pixels)[None], Geometry((1.0, 1.0), "um")))
+
+    paths = [
+        saved("nan.tif", np.full((20, 20), np.nan, np.float32)),
+        saved("flat.tif", np.full((20, 20), 7, np.uint8)),
+        saved("dot.tif", np.arange(4, dtype=np.uint8).reshape(2, 2)),
+        saved("good.tif", np.arange(400, dtype=np.uint16).reshape(20, 20)),
+    ]
+    assert work.add_images(paths) == ["flat", "dot", "good"]
+    assert [(said.level, said.text.split()[0]) for said in work.said] == [
+        ("error", "nan.tif"),
+        ("warning", "flat.tif"),
+        ("warning", "dot.tif"),
+    ]
+    with pytest.raises(ReadError, match="no numbers"):
+        work.add_array("layer", Volume(np.full((1, 20, 20), np.nan), Geometry((1.0, 1.0), "um")))
+    assert work.cases == ("flat", "dot", "good")
 
 
 def test_a_project_that_does_not_open_leaves_the_one_in_hand(work, tmp_path):

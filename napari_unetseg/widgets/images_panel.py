@@ -46,7 +46,7 @@ class ImagesPanel(Panel):
         self.add_layers = Action("Add open layers", "Take the images that are open in napari into the project")
         self.remove = Action("Remove", "Take the chosen image out of the project; its file is not touched")
         self.add_files.clicked.connect(self.ask_files)
-        self.add_layers.clicked.connect(lambda: context.do(self.take_open_layers))
+        self.add_layers.clicked.connect(self.take_open_layers)
         self.remove.clicked.connect(lambda: context.do(workspace.remove_case, workspace.case))
         self._projects = Actions(self.new, self.open, self.sample, stretch=(1, 1, 1))
         self._files = Actions(self.add_files, self.add_layers, self.remove, stretch=(1, 1, 0))
@@ -136,7 +136,8 @@ class ImagesPanel(Panel):
     def take_open_layers(self) -> None:
         """Add the images open in napari; the layers make way for the project's own view of them."""
         workspace, viewer = self.context.workspace, self.context.viewer
-        for layer in self.open_layers():
+
+        def add(layer: Image) -> None:
             path = layer.source.path
             if path and is_image(path) and Path(path).exists() and not layer.source.parent:
                 added = bool(workspace.add_images([path]))
@@ -144,6 +145,9 @@ class ImagesPanel(Panel):
                 added = bool(workspace.add_array(layer.name, volume_of(layer, viewer.dims.current_step)))
             if added and layer in viewer.layers:
                 viewer.layers.remove(layer)
+
+        for layer in self.open_layers():
+            self.context.do(add, layer)  # one that cannot be taken does not keep the others out
 
     def _make_list(self) -> QTreeWidget:
         made = QTreeWidget()

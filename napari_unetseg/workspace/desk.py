@@ -13,10 +13,12 @@ import numpy as np
 from psygnal import Signal
 
 from napari_unetseg.errors import UnetSegError
+from napari_unetseg.io import read
 from napari_unetseg.plan import Plan
 from napari_unetseg.project import Project
 from napari_unetseg.scores import Scores
 from napari_unetseg.volume import Volume
+from napari_unetseg.workspace.pictures import check_picture, doubtful
 from napari_unetseg.workspace.reasons import REASONS
 from napari_unetseg.workspace.rounds import read_rounds
 from napari_unetseg.workspace.state import Class, Curves, Message, Prediction, Preview, Progress, Round
@@ -155,20 +157,25 @@ class Desk:
     # -- images and classes -----------------------------------------------------------------------------------
 
     def add_images(self, paths: Sequence[str | Path], *, copy: bool = False) -> list[str]:
-        """Add image files; a file that cannot be read is named in a message, and the others are added."""
+        """Add image files; one that cannot be read or learned from is named in a message, and the others are added."""
         project, added = self._ready("add_images"), []
+        doubts: dict[str, list[str]] = {}
         for path in paths:
             try:
+                doubts.setdefault(check_picture(Path(path).name, read(path)), []).append(Path(path).name)
                 added.append(project.add(path, copy=copy))
             except UnetSegError as error:
                 self.message.emit(Message(error.message, error.hint, "error"))
-        return self._added(added)
+        return self._added(added, doubts)
 
     def add_array(self, name: str, volume: Volume) -> str:
         """Add an image that is open already, ``(C, [Z,] Y, X)``; it is kept inside the project."""
-        return self._added([self._ready("add_images").add_array(name, volume)])[0]
+        project, doubt = self._ready("add_images"), check_picture(name, volume)
+        return self._added([project.add_array(name, volume)], {doubt: [name]})[0]
 
-    def _added(self, names: list[str]) -> list[str]:
+    def _added(self, names: list[str], doubts: dict[str, list[str]]) -> list[str]:
+        for message in doubtful(doubts):
+            self.message.emit(message)
         if names:
             self.cases_changed.emit(self.cases)
             if self.case is None:

@@ -112,6 +112,17 @@ def test_layers_that_are_open_are_taken_over(bench, qtbot):
     assert bench.context.bridge.annotation.scale == pytest.approx([2, 2])
 
 
+def test_a_layer_without_numbers_does_not_keep_the_others_out(bench, notes):
+    viewer = bench.context.viewer
+    viewer.add_image(np.full((30, 30), np.nan), name="nothing", contrast_limits=(0, 1))
+    viewer.add_image(np.random.default_rng(0).random((30, 30)), name="something")
+    click(bench.images.add_layers)
+    assert bench.workspace.cases[-1] == "something"
+    assert "nothing" not in bench.workspace.cases
+    assert "nothing was not added" in notes[-1].message
+    assert "nothing" in viewer.layers
+
+
 def test_classes_are_renamed_coloured_added_and_removed(bench, qtbot):
     _, edit = bench.classes.rows[1]
     edit.selectAll()
