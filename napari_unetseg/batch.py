@@ -25,7 +25,7 @@ from napari_unetseg.events import Control, Event, FileDone, Started, TileDone, v
 from napari_unetseg.inference import Ensemble, entropy
 from napari_unetseg.io import atomic_write, find_images, mask_suffix, read, read_labels, stem, write
 from napari_unetseg.nets import Model
-from napari_unetseg.postprocess import apply_steps
+from napari_unetseg.postprocess import STEPS, apply_steps
 from napari_unetseg.volume import LabelVolume, Volume
 
 __all__ = ["Outputs", "segment_folder"]
@@ -138,8 +138,7 @@ def _segment_file(
     try:
         image = read(file)
         probability = yield from _tiles(ensemble, image, control)
-        mask = ensemble.mask(probability)
-        mask = apply_steps(mask, ensemble.models[0].plan.post.steps, image.geometry.spacing)
+        classes, mask = _after_net(ensemble.mask(probability), ensemble, image)
         labels = LabelVolume(mask, image.geometry, image.path, image.header)
         target.parent.mkdir(parents=True, exist_ok=True)
         written = write(target, labels, like=image)
@@ -147,13 +146,18 @@ def _segment_file(
             _write_float(_beside(target, _FLOATS[0]), probability, image)
         if outputs.uncertainty:
             _write_float(_beside(target, _FLOATS[1]), entropy(probability)[None], image)
-        return {"status": "done", "error": "", "mask": str(written), "classes": _measure(labels, ensemble.classes)}
+        return {
+            "status": "done",
+            "error": "",
+            "mask": str(written),
+            "classes": _measure(classes, labels, ensemble.classes),
+        }
     except Stopped:
         raise
     except UnetSegError as error:
         return {"status": "failed", "error": str(error), "mask": "", "classes": []}
     except (MemoryError, OSError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
-        logger.exception("%s failed", file.name)
+        logger.debug("%s failed", file.name, exc_info=True)
         return {
             "status": "failed",
             "error": f"{type(error).__name__}: {error}".splitlines()[0],
@@ -166,7 +170,8 @@ def _keep(target: Path, classes: Sequence[str]) -> dict[str, Any]:
     """Entry of a mask that somebody corrected by hand: left as it is, and measured as it is."""
     entry: dict[str, Any] = {"status": "kept", "error": "", "mask": str(target), "classes": [], "seconds": 0.0}
     try:
-        return {**entry, "classes": _measure(read_labels(target), classes)}
+        labels = read_labels(target)
+        return {**entry, "classes": _measure(labels.data, labels, classes)}
     except UnetSegError as error:
         return {**entry, "status": "failed", "error": str(error)}
 
@@ -184,18 +189,29 @@ def _tiles(ensemble: Ensemble, image: Volume, control: Control) -> Generator[Eve
             yield event
 
 
-def _measure(mask: LabelVolume, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Voxels, physical size and connected components (over corners too) of every class but the background."""
+def _after_net(mask: np.ndarray, ensemble: Ensemble, image: Volume) -> tuple[np.ndarray, np.ndarray]:
+    """Mask of classes to be measured, and the mask to be written: the same, unless a step numbers the objects."""
+    steps = list(ensemble.models[0].plan.post.steps)
+    split = next((i for i, (name, _) in enumerate(steps) if STEPS.facts(name)["instances"]), len(steps))
+    classes = apply_steps(mask, steps[:split], image.geometry.spacing)
+    return classes, apply_steps(classes, steps[split:], image.geometry.spacing)
+
+
+def _measure(mask: np.ndarray, labels: LabelVolume, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Voxels, physical size and components of every class: connected parts (over corners too), or objects numbered."""
     from scipy import ndimage
 
-    geometry = mask.geometry
+    geometry = labels.geometry
     voxel = float(np.prod(geometry.spacing))
-    unit = geometry.unit + ("2" if mask.ndim == 2 else "3")
+    unit = geometry.unit + ("2" if labels.ndim == 2 else "3")
     found = []
     for label, name in enumerate(classes[1:], start=1):
-        where = mask.data == label
+        where = mask == label
         voxels = int(where.sum())
-        components = int(ndimage.label(where, np.ones((3,) * mask.ndim))[1]) if voxels else 0
+        if labels.data is mask:
+            components = int(ndimage.label(where, np.ones((3,) * labels.ndim))[1]) if voxels else 0
+        else:
+            components = len(np.unique(labels.data[where & (labels.data > 0)]))
         found.append({"class": name, "voxels": voxels, "size": voxels * voxel, "unit": unit, "components": components})
     return found
 

@@ -158,7 +158,7 @@ def test_two_inputs_never_share_a_mask(scans, model, tmp_path):
 
 def test_components_hold_together_over_corners_as_in_post_processing():
     mask = LabelVolume(np.eye(4, dtype=np.uint8), Geometry((0.5, 0.5), "um"))
-    (row,) = _measure(mask, ("background", "cell"))
+    (row,) = _measure(mask.data, mask, ("background", "cell"))
     assert (row["voxels"], row["size"], row["unit"], row["components"]) == (4, 1.0, "um2", 1)
     assert measure(mask.data)[0]["objects"] == 1
 
@@ -220,3 +220,16 @@ def test_a_mask_corrected_by_hand_is_kept_and_measured(scans, model, tmp_path):
         row = next(row for row in rows if row["file"].endswith("b.png"))
         assert (row["status"], row["voxels"]) == ("kept", 4)
         np.testing.assert_array_equal(nus.read_labels(out / "b.png").data, mine)
+
+
+def test_touching_objects_are_counted_one_by_one_and_measured_whole(model, tmp_path):
+    from napari_unetseg.batch import _after_net, _measure
+    from napari_unetseg.inference import Ensemble
+
+    y, x = np.ogrid[:40, :60]
+    two = (((y - 20) ** 2 + (x - 20) ** 2 < 150) | ((y - 20) ** 2 + (x - 40) ** 2 < 150)).astype(np.uint8)
+    split = Model(model.net, model.plan.change(post={"steps": [("split-touching", {})]}), model.classes)
+    image = Volume(np.zeros((1, 40, 60)))
+    classes, mask = _after_net(two, Ensemble.of([split]), image)
+    (row,) = _measure(classes, nus.LabelVolume(mask, image.geometry), split.classes)
+    assert (row["voxels"], row["components"]) == (int(two.sum()), 2)

@@ -33,7 +33,8 @@ def main() -> None:
     """Run the command line; every error meant for the user becomes two lines and exit code 2."""
     debug = "--debug" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--debug"]
-    logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, format="%(name)s: %(message)s")
+    logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, format="%(message)s")
+    logging.getLogger("napari_unetseg").setLevel(logging.DEBUG if debug else logging.WARNING)
     try:
         app()
     except UnetSegError as error:

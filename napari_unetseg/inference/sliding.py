@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_unetseg.data.normalise import normalise
+from napari_unetseg.data.normalise import about, normalise
 from napari_unetseg.devices import Compute, choose_compute
 from napari_unetseg.errors import ModelError, OutOfMemory, ReadError, Stopped
 from napari_unetseg.events import Control, Event, TileDone, verb
@@ -210,7 +210,8 @@ def prepared_image(model: Model, image: Volume) -> np.ndarray:
         raise ReadError(
             f"The image {_name(image)} has one value everywhere: there is nothing to segment.", hint="Check the file."
         )
-    return normalise(image.data, model.plan.normalisation)
+    with about(_name(image)):
+        return normalise(image.data, model.plan.normalisation)
 
 
 def _blank(data: np.ndarray) -> bool:

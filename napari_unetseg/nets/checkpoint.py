@@ -10,6 +10,7 @@ import csv
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -29,6 +30,8 @@ from napari_unetseg.plan import Plan
 from napari_unetseg.scores import Scores
 
 __all__ = ["Model", "save_tensors"]
+
+logger = logging.getLogger(__name__)
 
 _SCHEMA = 1
 _WEIGHTS, _FACTS, _HISTORY, _CURVES = "weights.safetensors", "model.json", "history.csv", "curves.png"
@@ -83,7 +86,8 @@ class Model:
         return digest.hexdigest()[:12]
 
     def save(self, folder: str | Path) -> Path:
-        """Write the model folder beside its place, then move it there; a folder of a model there is replaced.
+        """Write the model folder beside its place, then move it there; another model that is
+        there goes to ``<folder>-<its id>``.
 
         Raises
         ------
@@ -212,7 +216,20 @@ def _replace_folder(part: Path, folder: Path) -> None:
     except OSError:
         old.rename(folder)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    kept = folder.with_name(f"{folder.name}-{_id_of(old)}")
+    if kept.exists() or _id_of(old) in ("", _id_of(folder)):
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.rename(kept)
+        logger.warning("The model that was in %s is now in %s.", folder.name, kept.name)
+
+
+def _id_of(folder: Path) -> str:
+    try:
+        name = str(json.loads((folder / _FACTS).read_text(encoding="utf-8"))["id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return name if name.isalnum() else ""  # a name from a file never leads elsewhere
 
 
 def _read_facts(folder: Path) -> dict[str, Any]:

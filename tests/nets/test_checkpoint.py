@@ -51,6 +51,16 @@ def test_saving_again_replaces_and_leaves_nothing_beside(model, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
 
 
+def test_another_model_in_the_way_is_kept_under_its_id(model, tmp_path):
+    model.save(tmp_path / "m")
+    before = model.id
+    with torch.no_grad():
+        next(model.net.parameters()).add_(1)
+    model.save(tmp_path / "m")
+    assert Model.load(tmp_path / "m").id == model.id
+    assert Model.load(tmp_path / f"m-{before}").id == before
+
+
 def test_does_not_replace_a_folder_that_is_no_model(model, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
