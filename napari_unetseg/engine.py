@@ -34,7 +34,7 @@ OnEvent = Callable[[dict[str, Any]], None]
 
 _PYTHON = "NAPARI_UNETSEG_PYTHON"  # for applications whose own executable is no Python
 _CRASHES, _SECONDS = 3, 60.0  # so many crashes in so short a time, and no new worker is started unasked
-_WHAT = "The process that trains and segments"
+_WHAT = "The engine"
 _SAFE = "Your strokes and models are safe."
 
 
@@ -244,7 +244,7 @@ class _Worker:
 
     def _why(self, code: int) -> str:
         if code == -getattr(signal, "SIGKILL", 9):
-            return f"{_WHAT} was killed by the system, most often because memory ran out."
+            return f"{_WHAT} was killed: memory may have run out."
         if code < 0:
             with contextlib.suppress(ValueError):
                 return f"{_WHAT} crashed ({signal.Signals(-code).name})."

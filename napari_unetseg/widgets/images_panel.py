@@ -202,7 +202,7 @@ class ImagesPanel(Panel):
             item.setToolTip(0, case)
             self.list.addTopLevelItem(item)
         self.list.blockSignals(False)
-        shown = min(max(2, self.list.topLevelItemCount()), 6)
+        shown = min(max(2, self.list.topLevelItemCount()), 4)
         self.list.setFixedHeight(shown * max(22, self.list.sizeHintForRow(0)) + 8)
         self._mark()
         self.refresh()

@@ -33,6 +33,7 @@ __all__ = ["TITLE", "Workbench", "open_workbench"]
 TITLE = "U-Net Segmentation"
 WIDTH = 370
 QUICK = 2_000_000  # voxels that take a few seconds on a processor
+_TECHNICAL = ("channels-", "float32", "float16")  # of sentences for the log, not for the line
 SIGNALS = tuple(name for name in dir(Workspace) if isinstance(getattr(Workspace, name), Signal))
 
 
@@ -63,6 +64,8 @@ class Workbench(QWidget):
         self.panels = (self.images, self.classes, self.annotate, self.train, self.review, self.folder)
         self.sections = [Section(n, panel.title, panel) for n, panel in enumerate(self.panels, start=1)]
         self._log: list[str] = []
+        self._crash = ""  # what the worker died of, until the user does the next thing
+        self._at_home: Any = None  # project whose first image was brought into view
         self._stage = self.workspace.stage
         self._lay_out()
         self._connect()
@@ -119,7 +122,7 @@ class Workbench(QWidget):
         context.look_changed.connect(self._on_look)
         context.bridge.step_wanted.connect(self.images.go_further)
         self.jobs.ready.connect(self._on_ready)
-        self.jobs.crashed.connect(lambda why: self._on_message(Message(why, level="warning")))
+        self.jobs.crashed.connect(self._on_crash)
         workspace.message.connect(self._on_message)
         workspace.project_changed.connect(self._on_project)
         workspace.cases_changed.connect(self._on_cases)
@@ -129,6 +132,8 @@ class Workbench(QWidget):
         workspace.actions_changed.connect(self.refresh_soon)
         workspace.progress_changed.connect(self.refresh_soon)
         workspace.rounds_changed.connect(self.refresh_soon)
+        for done in (workspace.strokes_changed, workspace.case_changed, workspace.plan_changed):
+            done.connect(self._move_on)
 
     def _section(self, panel: QWidget) -> Section:
         return self.sections[self.panels.index(panel)]
@@ -142,21 +147,41 @@ class Workbench(QWidget):
     # -- what happens -----------------------------------------------------------------------------------------
 
     def _on_ready(self, facts: dict[str, Any]) -> None:
-        device = facts.get("device", "cpu")
-        self._say(f"Ready: trains on {device}.")
+        self._note(f"Device {facts.get('device', 'cpu')} ({facts.get('name', '?')}), torch {facts.get('torch', '?')}.")
+        self._say(f"Ready: trains on {_device(facts)}.", over=not self._crash)
         self.context.do(self.workspace.ask_nets)
 
+    def _on_crash(self, why: str) -> None:
+        told = self.status.text() == why  # by the job that it ended
+        self._crash = why
+        self._say(why)
+        self.refresh_soon()
+        if not told:
+            self.context.tell(Message(why, level="warning"))
+
+    def _move_on(self, _: Any = None) -> None:
+        """The user does the next thing: what the worker died of was read."""
+        if self._crash:
+            self._crash = ""
+            self.refresh_soon()
+
     def _on_message(self, message: Message) -> None:
-        self._say(str(message))
+        self._say(str(message), over=not any(word in message.text for word in _TECHNICAL))
         if message.level != "info":
             self.context.tell(message)
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, *, over: bool = True) -> None:
+        """Put a sentence into the log, and unless not `over` into the line where the last one stands."""
+        self._note(text)
+        if over:
+            self.status.setText(text)
+
+    def _note(self, text: str) -> None:
         self._log = [*self._log[-30:], f"{time.strftime('%H:%M:%S')}  {text}"]
-        self.status.setText(text)
         self.status.setToolTip("\n".join(self._log))
 
     def _on_project(self, project: Any) -> None:
+        self._move_on()
         if project is None:
             for section in self.sections:
                 section.set_open(section is self.sections[0])
@@ -169,6 +194,9 @@ class Workbench(QWidget):
             self.context.bridge.annotate()
             if self.workspace.rounds:
                 self._section(self.review).set_open(True)
+            if self._at_home is not self.workspace.project:
+                self._at_home = self.workspace.project
+                self.show_step(self.annotate)
         elif self.workspace.project is not None:
             self._section(self.classes).set_open(True)
 
@@ -187,7 +215,9 @@ class Workbench(QWidget):
     def _on_stage(self, stage: str) -> None:
         before, self._stage = self._stage, stage
         if before == "training" and stage == "idle":
-            self._section(self.review).set_open(True)
+            self.show_step(self.review)
+        if stage != "idle":
+            self._move_on()
         if stage == "training":
             self.context.bridge.tell_view()
             self.show_step(self.train)
@@ -204,7 +234,8 @@ class Workbench(QWidget):
         """Bring the headers and the next thing to do up to date."""
         for section, panel in zip(self.sections, self.panels, strict=True):
             section.set_state(*panel.summary())
-        self.next.setText(self._next())
+        crash = "The engine crashed; your strokes are safe, and it starts again. " if self._crash else ""
+        self.next.setText(crash + self._next())
 
     def _next(self) -> str:
         workspace = self.workspace
@@ -283,6 +314,14 @@ class _Shut:
             getattr(workspace, name).disconnect()
         workspace.close_project()
         jobs.close()
+
+
+def _device(facts: dict[str, Any]) -> str:
+    """Where it trains, in plain words."""
+    kind, threads = str(facts.get("device", "cpu")).partition(":")[0], facts.get("threads")
+    if kind != "cpu":
+        return f"the graphics card ({facts.get('name', kind)})"
+    return "the processor" + (f" ({threads} thread{'s' * (threads != 1)})" if threads else "")
 
 
 def _scroll_to(column: Column, section: Section) -> None:

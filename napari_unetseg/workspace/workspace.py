@@ -279,7 +279,8 @@ class Workspace(Desk):
     def _on_started(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
         for note in event.get("notes", ()):
             self.message.emit(Message(note))
-        self._advance(0.0, math.nan, f"{_DOING[job['verb']]} on {event.get('device', 'cpu')}.")
+        where = "the processor" if str(event.get("device", "cpu")) == "cpu" else "the graphics card"
+        self._advance(0.0, math.nan, f"{_DOING[job['verb']]} on {where}.")
 
     def _on_note(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
         self.message.emit(Message(event["text"], level=event.get("level", "info")))

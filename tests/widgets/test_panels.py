@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+from qtpy.QtCore import QMimeData, QPoint, QPointF, QRect, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtTest import QTest
 
 from napari_unetseg.scores import Scores
 from napari_unetseg.widgets.context import duration
 from napari_unetseg.widgets.parts import Action, Actions
+from napari_unetseg.workspace import Message
 
 pytestmark = pytest.mark.window
 
@@ -254,6 +255,57 @@ def test_a_click_on_train_is_not_lost_while_a_mask_is_computed(bench, jobs, qtbo
     assert bench.workspace.stage == "training"
     assert jobs.submitted[-1][0] == "train"
     assert jobs.stopped
+
+
+def test_a_crash_is_read_before_the_new_worker_is_announced(bench, jobs, notes):
+    ready = {"device": "cpu", "name": "CPU", "threads": 2, "torch": "2.x"}
+    jobs.ready.emit(ready)
+    assert bench.status.text() == "Ready: trains on the processor (2 threads)."
+    assert "torch 2.x" in bench.status.toolTip()
+    strokes(bench)
+    click(bench.train.train)
+    said = len(notes)
+    jobs.listeners[[verb for verb, _ in jobs.submitted].index("train")](
+        {"id": 1, "event": "Failed", "message": "The engine was killed.", "hint": "All is safe.", "crashed": True}
+    )
+    jobs.crashed.emit("The engine was killed. All is safe.")
+    jobs.ready.emit(ready)
+    bench.refresh()
+    assert bench.status.text() == "The engine was killed. All is safe."
+    assert "crashed" in bench.next.text()
+    assert len(notes) == said + 1, "it is told once"
+    strokes(bench)
+    assert "crashed" in bench.next.text(), "painting the same again is nothing new"
+    bench.context.bridge.annotation.paint((20, 20), 1)
+    bench.context.bridge.flush()
+    bench.refresh()
+    assert "crashed" not in bench.next.text()
+
+
+def test_what_only_engineers_read_stays_in_the_log(bench):
+    bench.workspace.message.emit(Message("CPU, 2 threads, bfloat16, channels-last (probed)."))
+    assert "channels" not in bench.status.text()
+    assert "channels" in bench.status.toolTip()
+
+
+def in_view(bench, widget):
+    view = bench.column.viewport()
+    corner = widget.mapTo(view, QPoint(0, 0))
+    return widget.isVisible() and view.rect().contains(QRect(corner, widget.size()))
+
+
+def test_the_column_goes_where_the_user_goes_on(bench, jobs, qtbot):
+    bench.resize(370, 600)  # what a screen of 1280 x 720 leaves
+    path = bench.workspace.project.path
+    bench.workspace.close_project()
+    bench.images.open_project(str(path))
+    qtbot.waitUntil(lambda: in_view(bench, bench.annotate.classes[0]), timeout=2000)
+    strokes(bench)
+    click(bench.train.train)
+    qtbot.waitUntil(lambda: in_view(bench, bench.train.stop), timeout=2000)
+    finish_round(bench, jobs, "strokes of 1 held-out image", 40, ("a",))
+    qtbot.waitUntil(lambda: in_view(bench, bench.review.accept), timeout=2000)
+    assert in_view(bench, bench.review.correct)
 
 
 def test_a_failure_is_a_notification(bench, jobs, notes):
