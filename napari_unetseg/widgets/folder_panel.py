@@ -24,8 +24,10 @@ class FolderPanel(Panel):
         super().__init__()
         self.context = context
         workspace = context.workspace
-        self.inputs, inputs = self._make_line("Images", "Folder of images to segment", self._take_inputs)
-        self.out, out = self._make_line("Masks go to", "Folder for masks, table.csv and run.json", self._take_out)
+        self.inputs, inputs = self._make_line("Images", "to segment", "Folder of images to segment", self._take_inputs)
+        self.out, out = self._make_line(
+            "Masks go to", "new folder", "Folder for masks, table.csv and run.json", self._take_out
+        )
         self.segment = Action("Segment folder", "One mask a file, in the file's own format and place", role="primary")
         self.stop = Action("Stop", "Finish the file at hand; a later run goes on from there")
         self.segment.clicked.connect(self.start)
@@ -59,10 +61,10 @@ class FolderPanel(Panel):
         """Segment the folder."""
         self.context.do(self.context.workspace.segment_folder, [self.inputs.text().strip()], self.out.text().strip())
 
-    def _make_line(self, title: str, tooltip: str, answer: Any) -> tuple[QLineEdit, QWidget]:
+    def _make_line(self, title: str, short: str, tooltip: str, answer: Any) -> tuple[QLineEdit, QWidget]:
         edit = QLineEdit()
         edit.setToolTip(tooltip)
-        edit.setPlaceholderText(tooltip)
+        edit.setPlaceholderText(short)
         browse = QPushButton("Browse…")
         browse.clicked.connect(lambda: files.ask_folder(self, tooltip, answer, edit.text()))
         name = label(title, wrap=False)
@@ -145,6 +147,8 @@ def _rows() -> QTreeWidget:
     made.setHeaderHidden(True)
     made.setColumnCount(3)
     made.setIndentation(12)
+    made.setWordWrap(True)  # reasons are sentences
+    made.setUniformRowHeights(False)
     made.setMinimumHeight(90)
     made.setMaximumHeight(190)
     made.header().setStretchLastSection(False)

@@ -29,6 +29,7 @@ __all__ = [
     "Panel",
     "Section",
     "label",
+    "lock",
     "repolish",
     "row",
     "set_role",
@@ -283,6 +284,16 @@ def label(text: str, role: str = "", *, wrap: bool = True) -> QLabel:
     made.setWordWrap(wrap)
     set_role(made, role)
     return made
+
+
+def lock(widget: QWidget, reason: str) -> None:
+    """Have a disabled widget say `reason` in its tooltip; without one, what it says otherwise."""
+    if reason and widget.toolTip() != reason:
+        widget.setProperty("unlocked", widget.toolTip())
+        widget.setToolTip(reason)
+    elif not reason and (before := widget.property("unlocked")) is not None:
+        widget.setToolTip(before)
+        widget.setProperty("unlocked", None)
 
 
 def row(*things: QWidget | QLayout, stretch: Iterable[int] = (), spacing: int = 6) -> QHBoxLayout:

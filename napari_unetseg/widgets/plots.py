@@ -26,6 +26,7 @@ class CurvesView(QWidget):
         super().__init__()
         self._look = look
         self._curves = Curves()
+        self.kept: pg.InfiniteLine | None = None
         self._colours: dict[str, str] = {}
         self.loss = _plot("Loss of each training step; lower is better")
         self.score = _plot("Dice per class where the net was not trained; 1 is perfect")
@@ -100,6 +101,11 @@ class CurvesView(QWidget):
                 steps, values, pen=pg.mkPen(colour, width=2.5), symbol="o", symbolSize=6, symbolBrush=colour,
                 symbolPen=None,
             )  # fmt: skip
+        if curves.kept is not None:
+            pen = pg.mkPen(self._look.muted, width=1.5, style=Qt.PenStyle.DashLine)
+            self.kept = pg.InfiniteLine(curves.kept, pen=pen, label="kept", labelOpts={"color": self._look.text})
+            self.kept.label.setPosition(0.15)
+            self.score.addItem(self.kept)
         last = curves.validations[-1][1]
         self._score_title.setText("Dice, held out" if last.rule else "Dice, on the training strokes")
         self._score_now.setText("   ".join(f"{name} {last.dice[name]:.2f}" for name in names[:3]))

@@ -106,7 +106,8 @@ class ReviewPanel(Panel):
             self.sentence.setText("Nothing is trained yet; the scores of the model will be shown here.")
         else:
             measured = scores.sentence() if scores else "No score yet: nothing was held out to measure on."
-            self.sentence.setText(f"Round {current.number} ({current.net}): {measured}")
+            kept = f"\nKept: step {current.kept[0]:,} of {current.kept[1]:,}." if current.kept else ""
+            self.sentence.setText(f"Round {current.number} ({current.net}): {measured}{kept}")
         caution = _caution(scores)
         self.caution.setText(caution)
         self.caution.setVisible(bool(caution))

@@ -9,16 +9,21 @@ from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QProgressBar, QWidget
 from napari_unetseg.widgets.advanced import AdvancedDrawer
 from napari_unetseg.widgets.context import Context, duration
 from napari_unetseg.widgets.net_picker import NetPicker
-from napari_unetseg.widgets.parts import Action, Actions, Choice, Panel, label
+from napari_unetseg.widgets.parts import Action, Actions, Choice, Panel, label, lock
 from napari_unetseg.widgets.plots import CurvesView
 
 __all__ = ["TrainPanel"]
 
 _DIMS = (
-    ("decided from the images", None),
+    ("decided for me", None),
     ("2D: plane by plane", 2),
     ("3D: whole volumes", 3),
 )
+
+_LOCKED = {
+    "training": "Architecture, time and size are those this training began with: stop it to change them.",
+    "segmenting": "A folder is being segmented: architecture, time and size can be changed afterwards.",
+}
 
 
 class TrainPanel(Panel):
@@ -45,7 +50,11 @@ class TrainPanel(Panel):
         self.corrections.setToolTip(
             "New strokes are first compared with what the model said before it had seen them: honest progress."
         )
-        self.add(self.picker, self._make_form(), self.advanced, Actions(self.train, self.stop, stretch=(1, 1)))
+        form = self._make_form()
+        self.locked = label("", "why")
+        inside = (*self.advanced.fields.values(), *self.advanced.parts.values())
+        self._choices = (self.picker.button, self.minutes, self.dims, self.advanced.button, *inside)
+        self.add(self.picker, form, self.advanced, self.locked, Actions(self.train, self.stop, stretch=(1, 1)))
         self.add(self.bar, self.sentence, self.curves, self.corrections)
         workspace.plan_changed.connect(self._show_plan)
         workspace.nets_changed.connect(self.picker.set_nets)
@@ -161,6 +170,11 @@ class TrainPanel(Panel):
         self.train.setVisible(not training)
         self.stop.setVisible(training)
         idle = workspace.stage in ("idle", "predicting")  # a mask being computed makes way for Train
+        reason = "" if idle else _LOCKED.get(workspace.stage, "")
         for widget in (self.picker, self.minutes, self.dims, self.advanced):
             widget.setEnabled(idle)
+        for widget in self._choices:
+            lock(widget, reason)
+        self.locked.setText(reason)
+        self.locked.setVisible(bool(reason))
         self._show_progress()

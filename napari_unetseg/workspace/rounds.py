@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +35,33 @@ def read_rounds(project: Project) -> tuple[Round, ...]:
     for folder in project.models:
         facts = model_facts(folder)
         if facts:
+            scores = Scores.from_dict(facts["scores"]) if facts.get("scores") else None
             rounds.append(
                 Round(
                     number=round_number(folder),
                     folder=folder,
                     net=facts.get("plan", {}).get("net", {}).get("name", "?"),
-                    scores=Scores.from_dict(facts["scores"]) if facts.get("scores") else None,
+                    scores=scores,
                     current=current is not None and Path(current) == Path(folder),
+                    kept=_kept(folder, facts.get("steps"), scores),
                 )
             )
     return tuple(rounds)
+
+
+def _kept(folder: Path, steps: Any, scores: Scores | None) -> tuple[int, int] | None:
+    """Step of the history at which the scores of the model were measured, and the number of steps."""
+    if scores is None or not isinstance(steps, int):
+        return None
+    try:
+        with open(folder / "history.csv", newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        for row in reversed(rows):
+            if all(math.isclose(float(row[f"dice {name}"]), dice, abs_tol=1e-9) for name, dice in scores.dice.items()):
+                return int(float(row["step"])), steps
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        logger.info("%s has no readable history.csv: %s", folder.name, error)
+    return None
 
 
 def not_worse(new: Scores | None, old: Scores | None) -> bool:

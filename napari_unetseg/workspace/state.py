@@ -87,12 +87,15 @@ class Curves:
         One point an optimiser step.
     validations : list of (int, Scores)
         Scores by the step at which they were measured.
+    kept : int or None
+        Step whose weights are kept so far.
     """
 
     number: int = 0
     steps: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     validations: list[tuple[int, Scores]] = field(default_factory=list)
+    kept: int | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,8 @@ class Round:
         As measured when it was trained.
     current : bool
         Whether this is the model that predicts now.
+    kept : (int, int) or None
+        Step whose weights it has, and the steps that were trained; None where the folder does not say.
     """
 
     number: int
@@ -118,6 +123,7 @@ class Round:
     net: str
     scores: Scores | None
     current: bool = False
+    kept: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)

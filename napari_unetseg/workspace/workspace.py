@@ -295,6 +295,8 @@ class Workspace(Desk):
 
     def _on_validated(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
         self.curves.validations.append((event["step"], Scores.from_dict(event["scores"])))
+        if event["best"]:
+            self.curves.kept = event["step"]
         self.curves_changed.emit(self.curves)
 
     def _on_previewready(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:

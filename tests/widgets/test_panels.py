@@ -10,6 +10,7 @@ import pytest
 from qtpy.QtCore import QMimeData, QPoint, QPointF, QRect, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QComboBox
 
 from napari_unetseg.scores import Scores
 from napari_unetseg.widgets.context import duration
@@ -211,7 +212,7 @@ def test_training_shows_curves_time_and_score(bench, jobs, tmp_path, qtbot):
 def finish_round(bench, jobs, rule, voxels, images, **facts):
     """Answer a training as a worker would, and look at the mask it makes."""
     folder = Path(next(args["folder"] for verb, args in reversed(jobs.submitted) if verb == "train"))
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     scores = Scores({"object": 0.87}, {"object": 0.93}, rule, images, voxels).to_dict()
     plan = {"net": {"name": "unet"}}
     (folder / "model.json").write_text(json.dumps({"plan": plan, "classes": ["b", "o"], "scores": scores, **facts}))
@@ -306,6 +307,52 @@ def test_the_column_goes_where_the_user_goes_on(bench, jobs, qtbot):
     finish_round(bench, jobs, "strokes of 1 held-out image", 40, ("a",))
     qtbot.waitUntil(lambda: in_view(bench, bench.review.accept), timeout=2000)
     assert in_view(bench, bench.review.correct)
+
+
+def test_what_cannot_be_changed_while_training_says_why(bench, jobs):
+    strokes(bench)
+    train = bench.train
+    before = {widget: widget.toolTip() for widget in (train.picker.button, train.minutes, train.advanced.button)}
+    assert train.locked.isHidden()
+    click(train.train)
+    assert not train.locked.isHidden()
+    for widget in (*before, train.advanced.fields["width"]):
+        assert not widget.isEnabled()
+        assert widget.toolTip() == train.locked.text()
+        assert "stop it to change" in widget.toolTip()
+    jobs.tell("Failed", message="It was stopped.", hint="", stopped=True)
+    assert train.locked.isHidden()
+    assert {widget: widget.toolTip() for widget in before} == before
+
+
+def test_no_text_of_a_box_or_field_is_cut(bench):
+    bench.resize(370, 600)
+    bench.images.go_to("volume")
+    bench.train.advanced.button.click()
+    for section in bench.sections:
+        section.set_open(True)
+    QApplication.processEvents()
+    for box in bench.findChildren(QComboBox):
+        if box.isVisible():
+            assert box.fontMetrics().horizontalAdvance(box.currentText()) + 24 <= box.width(), box.currentText()
+    for edit in (bench.folder.inputs, bench.folder.out):
+        assert edit.fontMetrics().horizontalAdvance(edit.placeholderText()) + 10 <= edit.width()
+
+
+def test_the_step_that_is_kept_is_marked_and_said(bench, jobs):
+    strokes(bench)
+    click(bench.train.train)
+    folder = Path(jobs.submitted[-1][1]["folder"])
+    for step, dice, best in ((10, 0.5, True), (31, 0.93, True), (81, 0.9, False)):
+        scores = Scores({"object": 0.5}, {"object": dice}, "2 held-out images", ("a", "b"), 900)
+        jobs.tell("Validated", step=step, scores=scores.to_dict(), best=best, seconds=1.0)
+    bench.train.curves.draw()
+    assert bench.train.curves.kept.value() == 31
+    assert bench.train.curves.kept in bench.train.curves.score.getPlotItem().items
+    folder.mkdir(parents=True)
+    (folder / "history.csv").write_text("step,seconds,dice object\n10,1,0.5\n31,2,0.93\n81,3,0.9\n")
+    finish_round(bench, jobs, "2 held-out images", 900, ("a", "b"), steps=81)
+    assert "Kept: step 31 of 81." in bench.review.sentence.text()
 
 
 def test_a_failure_is_a_notification(bench, jobs, notes):
