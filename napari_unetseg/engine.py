@@ -244,7 +244,7 @@ class _Worker:
 
     def _why(self, code: int) -> str:
         if code == -getattr(signal, "SIGKILL", 9):
-            return f"{_WHAT} was killed: memory may have run out."
+            return f"{_WHAT} was killed. Memory may have run out."
         if code < 0:
             with contextlib.suppress(ValueError):
                 return f"{_WHAT} crashed ({signal.Signals(-code).name})."

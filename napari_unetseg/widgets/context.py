@@ -56,11 +56,11 @@ class Context(QObject):
 
     def complain(self, error: UnetSegError) -> None:
         """Show an error as a napari notification."""
-        show_error(str(error))
+        show_error(_lines(str(error)))
 
     def tell(self, message: Message) -> None:
         """Show a sentence of the workspace as a napari notification, as loud as it deserves."""
-        {"error": show_error, "warning": show_warning}.get(message.level, show_info)(str(message))
+        {"error": show_error, "warning": show_warning}.get(message.level, show_info)(_lines(str(message)))
 
     def close(self) -> None:
         """Let go of the viewer."""
@@ -70,6 +70,11 @@ class Context(QObject):
     def _on_theme(self, event: Any = None) -> None:
         self.look = look(self.viewer.theme)
         self.look_changed.emit(self.look)
+
+
+def _lines(text: str) -> str:
+    """First sentence on a line of its own: a folded notification shows just one, and not that it goes on."""
+    return text.replace(". ", ".\n", 1)
 
 
 def duration(seconds: float) -> str:

@@ -147,8 +147,6 @@ def _rows() -> QTreeWidget:
     made.setHeaderHidden(True)
     made.setColumnCount(3)
     made.setIndentation(12)
-    made.setWordWrap(True)  # reasons are sentences
-    made.setUniformRowHeights(False)
     made.setMinimumHeight(90)
     made.setMaximumHeight(190)
     made.header().setStretchLastSection(False)

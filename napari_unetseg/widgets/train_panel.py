@@ -173,8 +173,8 @@ class TrainPanel(Panel):
         reason = "" if idle else _LOCKED.get(workspace.stage, "")
         for widget in (self.picker, self.minutes, self.dims, self.advanced):
             widget.setEnabled(idle)
-        for widget in self._choices:
-            lock(widget, reason)
+        for choice in self._choices:
+            lock(choice, reason)
         self.locked.setText(reason)
         self.locked.setVisible(bool(reason))
         self._show_progress()

@@ -65,6 +65,7 @@ class Workbench(QWidget):
         self.sections = [Section(n, panel.title, panel) for n, panel in enumerate(self.panels, start=1)]
         self._log: list[str] = []
         self._crash = ""  # what the worker died of, until the user does the next thing
+        self._ready = ""  # what it said when the worker was warm
         self._at_home: Any = None  # project whose first image was brought into view
         self._stage = self.workspace.stage
         self._lay_out()
@@ -148,12 +149,13 @@ class Workbench(QWidget):
 
     def _on_ready(self, facts: dict[str, Any]) -> None:
         self._note(f"Device {facts.get('device', 'cpu')} ({facts.get('name', '?')}), torch {facts.get('torch', '?')}.")
-        self._say(f"Ready: trains on {_device(facts)}.", over=not self._crash)
+        self._ready = f"Ready: trains on {_device(facts)}."
+        self._say(self._ready, over=not self._crash)
         self.context.do(self.workspace.ask_nets)
 
     def _on_crash(self, why: str) -> None:
         told = self.status.text() == why  # by the job that it ended
-        self._crash = why
+        self._crash, self._ready = why, ""
         self._say(why)
         self.refresh_soon()
         if not told:
@@ -162,6 +164,8 @@ class Workbench(QWidget):
     def _move_on(self, _: Any = None) -> None:
         """The user does the next thing: what the worker died of was read."""
         if self._crash:
+            if self._ready and self.status.text() == self._crash:
+                self.status.setText(self._ready)
             self._crash = ""
             self.refresh_soon()
 

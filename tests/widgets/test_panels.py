@@ -281,6 +281,7 @@ def test_a_crash_is_read_before_the_new_worker_is_announced(bench, jobs, notes):
     bench.context.bridge.flush()
     bench.refresh()
     assert "crashed" not in bench.next.text()
+    assert bench.status.text().startswith("Ready: trains on the processor")
 
 
 def test_what_only_engineers_read_stays_in_the_log(bench):
@@ -359,7 +360,7 @@ def test_a_failure_is_a_notification(bench, jobs, notes):
     strokes(bench)
     click(bench.train.train)
     jobs.tell("Failed", message="The disk is full.", hint="Free some space.")
-    assert notes[-1].message == "The disk is full. Free some space."
+    assert notes[-1].message.splitlines() == ["The disk is full.", "Free some space."]
     assert bench.train.train.isEnabled()
 
 
