@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from napari_unetseg.errors import GeometryError, PlanError
 from napari_unetseg.registry import Registry
+from napari_unetseg.volume import check_spacing
 
 __all__ = ["STEPS", "apply_steps", "check_steps", "measure"]
 
@@ -54,7 +55,7 @@ def apply_steps(
         The spacing does not fit the mask.
     """
     mask = np.asarray(mask)
-    spacing = _checked(spacing, mask.ndim)
+    spacing = check_spacing(spacing, mask.ndim)
     for item in steps:
         name, options = (item, {}) if isinstance(item, str) else item
         step = STEPS[name]
@@ -229,7 +230,7 @@ def measure(
         Spacing, image or instances do not fit the mask.
     """
     mask = np.asarray(mask)
-    spacing = _checked(spacing, mask.ndim)
+    spacing = check_spacing(spacing, mask.ndim)
     _same_shape("image", mask, None if image is None else np.asarray(image)[0])
     _same_shape("table of objects", mask, instances)
     boxes = dict(_classes(mask))
@@ -320,18 +321,6 @@ def _classes(mask: np.ndarray) -> list[tuple[int, tuple[slice, ...]]]:
 def _parts(own: np.ndarray) -> tuple[np.ndarray, int]:
     """Connected objects, over faces, edges and corners."""
     return ndimage.label(own, np.ones((3,) * own.ndim))
-
-
-def _checked(spacing: Spacing | None, ndim: int) -> tuple[float, ...]:
-    if spacing is None:
-        return (1.0,) * ndim
-    spacing = tuple(float(s) for s in spacing)
-    if len(spacing) != ndim or not all(np.isfinite(s) and s > 0 for s in spacing):
-        raise GeometryError(
-            f"The voxel spacing {spacing} does not fit a mask with {ndim} axes.",
-            hint="Give one positive number for each axis.",
-        )
-    return spacing
 
 
 def _positive(step: str, option: str, value: Any) -> float:

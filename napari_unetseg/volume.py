@@ -16,7 +16,7 @@ import numpy as np
 
 from napari_unetseg.errors import GeometryError
 
-__all__ = ["Geometry", "LabelVolume", "Volume"]
+__all__ = ["Geometry", "LabelVolume", "Volume", "check_spacing"]
 
 _NANOMETRES = {"mm": 1e6, "um": 1e3, "nm": 1.0}
 
@@ -137,6 +137,19 @@ class Geometry:
     def from_dict(cls, values: Mapping[str, Any]) -> Geometry:
         """Undo `to_dict`."""
         return cls(tuple(values["spacing"]), values["unit"], np.asarray(values["affine"]), values.get("world", ""))
+
+
+def check_spacing(spacing: Sequence[float] | None, ndim: int) -> tuple[float, ...]:
+    """`spacing` as floats, ones when None; `GeometryError` if there is not one positive number an axis."""
+    if spacing is None:
+        return (1.0,) * ndim
+    spacing = tuple(float(s) for s in spacing)
+    if len(spacing) != ndim or not all(np.isfinite(s) and s > 0 for s in spacing):
+        raise GeometryError(
+            f"The voxel spacing {spacing} does not fit a mask with {ndim} axes.",
+            hint="Give one positive number for each axis.",
+        )
+    return spacing
 
 
 V = TypeVar("V", bound="_OnGrid")

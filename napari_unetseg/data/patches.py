@@ -63,10 +63,6 @@ class Batch:
         """Batch on another device (asynchronously, when this one is pinned)."""
         return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
 
-    def pin(self) -> Batch:
-        """Batch in page-locked memory, from where CUDA copies without waiting."""
-        return Batch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
-
 
 def prepare(sample: Annotated, normalisation: Normalisation) -> Prepared:
     """Normalise a sample's image and make its mask small.

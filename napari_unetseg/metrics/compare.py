@@ -10,6 +10,7 @@ import numpy as np
 from napari_unetseg.metrics import overlap, surface
 from napari_unetseg.metrics.membranes import membrane_scores
 from napari_unetseg.registry import Registry
+from napari_unetseg.volume import check_spacing
 
 __all__ = ["METRICS", "compare_masks", "mean_scores"]
 
@@ -84,7 +85,7 @@ def compare_masks(
     """
     pred, truth = np.asarray(pred), np.asarray(truth)
     overlap.check_shapes(pred, truth, known)
-    spacing = surface.check_spacing(spacing, pred.ndim)
+    spacing = check_spacing(spacing, pred.ndim)
     if classes is None:
         pred, truth, classes = _by_value(pred, truth)
     counted = overlap.counts(pred, truth, known, len(classes))

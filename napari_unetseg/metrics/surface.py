@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from napari_unetseg.errors import GeometryError
 from napari_unetseg.metrics.overlap import check_shapes
+from napari_unetseg.volume import check_spacing
 
 __all__ = ["Distances", "assd", "distances", "hausdorff", "hausdorff95"]
 
@@ -100,19 +100,6 @@ def hausdorff95(pred: np.ndarray, truth: np.ndarray, spacing: Sequence[float] | 
 def assd(pred: np.ndarray, truth: np.ndarray, spacing: Sequence[float] | None = None) -> float:
     """Average symmetric surface distance of two bool masks, in the unit of `spacing`."""
     return distances(pred, truth, spacing).assd
-
-
-def check_spacing(spacing: Sequence[float] | None, ndim: int) -> tuple[float, ...]:
-    """`spacing` as floats, ones when None; `GeometryError` if there is not one positive number an axis."""
-    if spacing is None:
-        return (1.0,) * ndim
-    spacing = tuple(float(s) for s in spacing)
-    if len(spacing) != ndim or not all(np.isfinite(s) and s > 0 for s in spacing):
-        raise GeometryError(
-            f"The voxel spacing {spacing} does not fit a mask with {ndim} axes.",
-            hint="Give one positive number for each axis.",
-        )
-    return spacing
 
 
 def _boundary(mask: np.ndarray) -> np.ndarray:
