@@ -2,7 +2,7 @@
 
     xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_screenshots.py
 
-Takes about three minutes; writes ``docs/images/window-{annotate,train,review,folder}.png``.
+Takes about five minutes; writes ``docs/images/window-{annotate,train,review,folder}.png``.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def main() -> None:
         workspace.change_plan(training={"minutes": minutes})
         wait(lambda: not workspace.why_not("train"))
         workspace.train()
-        wait(lambda: time.monotonic() - begin > 45 * minutes)
+        wait(lambda: time.monotonic() - begin > 40 * minutes)
 
     wait(lambda: bool(workspace.nets), 60)
     workspace.select_case(painted[0])
     take("annotate", bench.annotate)
-    round_of(1.0)
+    round_of(2.0)
     take("train", bench.train)
     wait(lambda: workspace.stage == "idle")
     wait(lambda: False, 4)
@@ -73,7 +73,7 @@ def main() -> None:
         layer.refresh()
         wait(lambda: False, 1)
     workspace.select_case(painted[0])
-    round_of(1.0)
+    round_of(2.0)
     wait(lambda: workspace.stage == "idle")
     wait(lambda: False, 4)
     take("review", bench.review)
