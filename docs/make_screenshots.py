@@ -2,7 +2,7 @@
 
     xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_screenshots.py
 
-Takes about five minutes; writes ``docs/images/window-{annotate,train,review,folder}.png``.
+Takes about three minutes; writes ``docs/images/window-{annotate,train,review,folder}.png``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
     with demo_project(place / "nuclei.unetseg") as project:
         painted = project.cases[:4]
         for case in painted:
-            project.annotate(case, scribble(truths[case], 2, rng, fraction=0.02))
+            project.annotate(case, scribble(truths[case], 2, rng, fraction=0.08))
         path = project.path
     viewer, bench = open_workbench(path)
     viewer.window.resize(1280, 800)
@@ -59,7 +59,7 @@ def main() -> None:
     wait(lambda: bool(workspace.nets), 60)
     workspace.select_case(painted[0])
     take("annotate", bench.annotate)
-    round_of(2.0)
+    round_of(1.0)
     take("train", bench.train)
     wait(lambda: workspace.stage == "idle")
     wait(lambda: False, 4)
@@ -73,7 +73,7 @@ def main() -> None:
         layer.refresh()
         wait(lambda: False, 1)
     workspace.select_case(painted[0])
-    round_of(2.0)
+    round_of(1.0)
     wait(lambda: workspace.stage == "idle")
     wait(lambda: False, 4)
     take("review", bench.review)
