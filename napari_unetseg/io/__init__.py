@@ -6,10 +6,10 @@ here imports torch; the libraries that decode are imported when a file of theirs
 
 from __future__ import annotations
 
-import glob
+import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,8 +17,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from napari_unetseg.errors import GeometryError, ReadError, UnetSegError, WriteError
-from napari_unetseg.io.files import atomic_write, natural_key
+from napari_unetseg.io.files import atomic_write, natural_key, written_beside
 from napari_unetseg.io.formats import FORMATS, Format
+from napari_unetseg.io.lazy import Layout, LazyVolume, LazyWriter, RawFile, Store
+from napari_unetseg.io.listing import find_images, format_of, is_image, mask_suffix, stem
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
 
 # each import registers a family in FORMATS
@@ -27,11 +29,15 @@ from napari_unetseg.io import nifti, raster, tiff  # isort: skip  # noqa: F401
 __all__ = [
     "FORMATS",
     "Format",
+    "LazyVolume",
+    "LazyWriter",
     "atomic_write",
+    "create_lazy",
     "find_images",
     "is_image",
     "mask_suffix",
     "natural_key",
+    "open_lazy",
     "read",
     "read_labels",
     "stem",
@@ -41,7 +47,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 AnyPath = str | os.PathLike[str]
-V = TypeVar("V", Volume, LabelVolume)
+V = TypeVar("V", Volume, LabelVolume, LazyVolume)
 
 
 def read(path: AnyPath) -> Volume:
@@ -113,7 +119,7 @@ def write(path: AnyPath, volume: Volume | LabelVolume, like: Volume | LabelVolum
         `volume` and `like` do not lie on one grid.
     """
     path = Path(path)
-    fmt = _format_of(path, WriteError)
+    fmt = format_of(path, WriteError)
     if volume.data.size == 0:
         raise WriteError(
             f"{path.name} could not be written: there are no voxels in it.", hint="Choose a larger region."
@@ -122,99 +128,115 @@ def write(path: AnyPath, volume: Volume | LabelVolume, like: Volume | LabelVolum
         volume = replace(volume, geometry=_settle(path, volume, like))
 
     def write_and_check(beside: Path) -> None:
-        try:
+        with _refusals(path):
             fmt.write(beside, volume, like)
-        except OSError:
-            raise
-        except WriteError as error:
-            raise WriteError(f"{path.name} could not be written: {error.message}", hint=error.hint) from error
-        except Exception as error:  # an encoder may refuse in any way it likes
-            raise WriteError(
-                f"{path.name} could not be written: {_first_line(error)}", hint="Try another format, such as .tif."
-            ) from error
         _check_written(fmt, beside, path, volume)
 
-    atomic_write(path, write_and_check)
+    atomic_write(path, write_and_check, fmt.folder)
     return path
 
 
-def find_images(source: AnyPath | Iterable[AnyPath], recursive: bool = True) -> list[Path]:
-    """List image files in natural order (``scan2`` before ``scan10``), each once.
+def open_lazy(path: AnyPath) -> LazyVolume:
+    """Open an image whose voxels stay on disk until a region of them is asked for.
+
+    OME-Zarr, TIFF, and the uncompressed kinds of NIfTI, NRRD and MHA/MHD are read in parts; the others are decoded as
+    a whole (`LazyVolume.in_memory`).
 
     Parameters
     ----------
-    source : path or iterable of paths
-        A folder, a file, a pattern such as ``"scans/*.tif"``, or several of these. Folders give the files whose suffix
-        a format knows, without hidden ones; files that are named are listed whatever their suffix.
-    recursive : bool
-        Whether to look into folders inside the folder.
+    path : path
+        File or folder of any format that `read` knows.
 
     Returns
     -------
-    list of Path
-        At least one file.
+    LazyVolume
+        ``lazy[region]`` over ``(C, [Z,] Y, X)`` gives what ``read(path).data[region]`` would.
 
     Raises
     ------
     ReadError
-        A path that does not exist, or no image found at all.
+        As `read`.
     """
-    sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    found: dict[Path, None] = {}
-    for one in sources:
-        found.update(dict.fromkeys(_expand(Path(one), recursive)))
-    if not found:
-        where = ", ".join(str(s) for s in sources[:3]) or "An empty list"
-        raise ReadError(f"{where} holds no image.", hint=f"Known suffixes: {_known_suffixes()}.")
-    return list(found)
+    return _guarded(path, lambda fmt, file: fmt.open_lazy(file))
 
 
-def is_image(path: AnyPath) -> bool:
-    """Whether the name of `path` ends in a suffix that some format reads; the file is not opened."""
-    return any(FORMATS[name].reads(path) for name in FORMATS)
+def create_lazy(
+    path: AnyPath, like: Volume | LabelVolume | LazyVolume, dtype: Any = np.uint8, channels: int | None = None
+) -> LazyWriter:
+    """Write a file region by region, on the grid of an image.
 
+    Parameters
+    ----------
+    path : path
+        File to write; its suffix chooses the format. What cannot be written in parts (PNG, compressed NIfTI) is kept in
+        an uncompressed file beside it until the end.
+    like : Volume, LabelVolume or LazyVolume
+        The image it belongs to: its spatial shape, geometry and header.
+    dtype : dtype
+        Of the values.
+    channels : int, optional
+        Write an image ``(C, [Z,] Y, X)`` with so many channels; a mask ``([Z,] Y, X)`` when omitted.
 
-def stem(path: AnyPath) -> str:
-    """Name without folder and image suffix.
+    Returns
+    -------
+    LazyWriter
+        ``with create_lazy(...) as file: file[region] = values``. The file takes its name at the end of the context, and
+        is removed when that is left by an error.
 
-    Examples
-    --------
-    >>> stem("scans/scan.nii.gz"), stem("a.ome.tif"), stem("b.2.PNG")
-    ('scan', 'a', 'b.2')
+    Raises
+    ------
+    WriteError
+        On entering or leaving the context: the format cannot hold it, the disk is full, the folder read-only.
     """
-    for name in FORMATS:
-        if suffix := FORMATS[name].suffix(path):
-            return Path(path).name[: -len(suffix)]
-    return Path(path).stem
+    path = Path(path)
+    spatial = like.spatial if isinstance(like, LazyVolume) else like.shape
+    shape = spatial if channels is None else (channels, *spatial)
+    layout = Layout(shape, np.dtype(dtype), like.geometry, like.header, labels=channels is None)
+    return LazyWriter(path, shape, layout.dtype, _filled(format_of(path, WriteError), path, layout))
 
 
-def mask_suffix(path: AnyPath) -> str:
-    """Suffix of the mask of an image.
+@contextlib.contextmanager
+def _filled(fmt: Format, path: Path, layout: Layout) -> Iterator[Store]:
+    """Store of a new file, which takes its name at the end of the context."""
+    with written_beside(path, fmt.folder) as beside:
+        with _refusals(path):
+            store = fmt.create_lazy(beside, layout)
+        if store is not None:
+            yield store
+            with _refusals(path):
+                store.close()
+            return
+        scratch = beside.with_name(f"{beside.name}.raw")
+        try:
+            raw = RawFile.make(scratch, 0, layout.shape, layout.dtype)
+            yield Store(raw)
+            array = np.memmap(scratch, layout.dtype, "r", 0, layout.shape)
+            kind = LabelVolume if layout.labels else Volume
+            volume = kind(array, layout.geometry, path, layout.header)
+            with _refusals(path):
+                fmt.write(beside, volume, None)
+            _check_written(fmt, beside, path, volume)
+        finally:
+            scratch.unlink(missing_ok=True)
 
-    Examples
-    --------
-    >>> mask_suffix("a.jpg"), mask_suffix("a.tif"), mask_suffix("a.nii")
-    ('.png', '.tif', '.nii.gz')
-    """
-    return _format_of(Path(path), ReadError).mask_suffix
 
-
-def _format_of(path: Path, error: type[UnetSegError]) -> Format:
-    for name in FORMATS:
-        if FORMATS[name].reads(path):
-            return FORMATS[name]
-    raise error(
-        f"{path.name} has a suffix that no format knows." if path.suffix else f"{path.name} has no suffix.",
-        hint=f"Known: {_known_suffixes()}.",
-    )
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Say whatever an encoder raises in one sentence about the file."""
+    try:
+        yield
+    except OSError:
+        raise
+    except WriteError as error:
+        raise WriteError(f"{path.name} could not be written: {error.message}", hint=error.hint) from error
+    except Exception as error:  # an encoder may refuse in any way it likes
+        raise WriteError(
+            f"{path.name} could not be written: {_first_line(error)}", hint="Try another format, such as .tif."
+        ) from error
 
 
 def _facts(fmt: Format) -> Mapping[str, Any]:
     return next(FORMATS.facts(name) for name in FORMATS if FORMATS[name] is fmt)
-
-
-def _known_suffixes() -> str:
-    return " ".join(suffix for name in FORMATS for suffix in FORMATS[name].suffixes)
 
 
 def _guarded(path: AnyPath, decode: Callable[[Format, Path], V]) -> V:
@@ -244,9 +266,11 @@ def _readable(path: Path) -> Format:
     """Format of a file that is there, holds something, and may be read."""
     if not path.exists():
         raise ReadError(f"{path} does not exist.", hint="Check the name and the folder.")
-    fmt = _format_of(path, ReadError)
-    if path.is_dir():
+    fmt = format_of(path, ReadError)
+    if path.is_dir() and not fmt.folder:
         raise ReadError(f"{path.name} is a folder, not an image.", hint="Give the files inside it.")
+    if path.is_dir():
+        return fmt
     if path.stat().st_size == 0:
         raise ReadError(f"{path.name} is empty (0 bytes).", hint="Copy or export it again.")
     with path.open("rb"):  # permission is asked here, so that the message does not depend on the decoder
@@ -292,33 +316,3 @@ def _check_written(fmt: Format, beside: Path, path: Path, volume: Volume | Label
             f"{path.name} could not be written: {path.suffix} would move it in the world.",
             hint="Check the voxel size and origin of the image, or choose another format.",
         )
-
-
-def _expand(path: Path, recursive: bool) -> Iterator[Path]:
-    if path.is_dir() and not is_image(path):
-        yield from sorted(_walk(path, recursive, set()), key=lambda p: natural_key(p.relative_to(path).as_posix()))
-    elif path.exists():
-        yield path
-    elif glob.has_magic(str(path)):
-        matches = (Path(match) for match in glob.glob(str(path), recursive=True))
-        yield from sorted((m for m in matches if is_image(m)), key=lambda p: natural_key(p.as_posix()))
-    else:
-        raise ReadError(f"{path} does not exist.", hint="Check the name and the folder.")
-
-
-def _walk(folder: Path, recursive: bool, seen: set[str]) -> Iterator[Path]:
-    real = os.path.realpath(folder)
-    if real in seen:  # a link that leads back up
-        return
-    seen.add(real)
-    try:
-        entries = list(folder.iterdir())
-    except OSError as error:
-        raise ReadError(f"The folder {folder} could not be listed: {error.strerror}.", hint="Check it.") from error
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if is_image(entry):
-            yield entry
-        elif recursive and entry.is_dir():
-            yield from _walk(entry, recursive, seen)

@@ -7,12 +7,13 @@ import errno
 import os
 import re
 import secrets
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from napari_unetseg.errors import WriteError
 
-__all__ = ["atomic_write", "natural_key"]
+__all__ = ["atomic_write", "natural_key", "written_beside"]
 
 _WHY = {
     errno.ENOSPC: ("the disk is full", "Free some space, or choose another folder."),
@@ -26,7 +27,7 @@ _WHY = {
 }
 
 
-def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
+def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object], folder: bool = False) -> None:
     """Write a file so that at any moment `path` is the old file or the whole new one.
 
     Parameters
@@ -35,35 +36,62 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) 
         The file wanted; missing folders above it are made.
     write : callable
         Called with a path beside it that ends in the same suffix; writes (and may check) the file there.
+    folder : bool
+        Whether `write` makes a folder, which may take the place of an older folder.
 
     Raises
     ------
     WriteError
         When the disk is full, the folder read-only and the like; what lay at `path` is untouched.
     """
+    with written_beside(path, folder) as beside:
+        write(beside)
+
+
+@contextlib.contextmanager
+def written_beside(path: str | os.PathLike[str], folder: bool = False) -> Iterator[Path]:
+    """Context for `atomic_write`: what is written at the path that it gives takes the name `path` at its end."""
     path = Path(path)
     # a link stays a link: the file it leads to is the one to renew
     target = Path(os.path.realpath(path)) if os.path.islink(path) else path
     beside = target.with_name(f".{secrets.token_hex(4)}-{target.name[-60:]}")
     try:
-        if target.is_dir():
+        if target.is_dir() and not folder:
             raise WriteError(f"{path} could not be written: it is a folder.", hint="Choose another name.")
+        if folder and target.exists() and not target.is_dir():
+            raise WriteError(f"{path} could not be written: it is a file.", hint="Choose another name.")
         target.parent.mkdir(parents=True, exist_ok=True)
-        write(beside)
+        yield beside
         _fsync(beside)
-        beside.replace(target)
+        if folder and target.exists():
+            _exchange(beside, target)
+        else:
+            beside.replace(target)
         _fsync_folder(target.parent)
     except OSError as error:
         why, hint = _WHY.get(error.errno or 0, (error.strerror or str(error), "Choose another folder, or try again."))
         raise WriteError(f"{path} could not be written: {why}.", hint=hint) from error
     finally:
         with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+            shutil.rmtree(beside) if beside.is_dir() else beside.unlink(missing_ok=True)
+
+
+def _exchange(beside: Path, target: Path) -> None:
+    """Put a folder in the place of an older one; no system renames over a folder that holds something."""
+    old = beside.with_name(f"{beside.name}.old")
+    target.replace(old)
+    try:
+        beside.replace(target)
+    except OSError:
+        old.replace(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _fsync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    for one in (each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]:
+        with one.open("rb+") as file:
+            os.fsync(file.fileno())
 
 
 def _fsync_folder(folder: Path) -> None:

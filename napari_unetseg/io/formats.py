@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_unetseg.errors import ReadError, WriteError
+from napari_unetseg.io.lazy import Layout, LazyVolume, Store
 from napari_unetseg.registry import Registry
 from napari_unetseg.volume import LabelVolume, Volume
 
@@ -36,10 +37,13 @@ class Format(ABC):
         Ends of the names it reads, lower case, the longest first where one ends in another.
     mask_suffix : str
         End of the name of a mask for an image of this family.
+    folder : bool
+        Whether an image is a folder.
     """
 
     suffixes: tuple[str, ...]
     mask_suffix: str
+    folder = False
 
     def suffix(self, path: str | os.PathLike[str]) -> str:
         """Suffix of `path` that this format knows, as spelled there; empty when it knows none."""
@@ -68,6 +72,14 @@ class Format(ABC):
         What it cannot hold it refuses with a `WriteError` whose message is the reason alone: `path` is not yet the
         name that the user knows, and `napari_unetseg.io.write` says that one.
         """
+
+    def open_lazy(self, path: Path) -> LazyVolume:
+        """Image whose voxels stay on disk; decoded as a whole here, for a format that has no parts."""
+        return LazyVolume.of(self.read(path), path)
+
+    def create_lazy(self, path: Path, layout: Layout) -> Store | None:
+        """File of `layout`, to be filled region by region; None when the format cannot be written so."""
+        return None
 
 
 FORMATS: Registry[Format] = Registry("file format")
@@ -120,7 +132,7 @@ def compact(labels: np.ndarray) -> np.ndarray:
     raise WriteError(f"label {high if low >= 0 else low} needs more than 32 bits.", hint="Number the classes from 0.")
 
 
-def check_size(path: Path, shape: Sequence[int], bits: int, most: int = DEFLATED) -> None:
+def check_size(path: Path, shape: Sequence[int], bits: int, most: int = DEFLATED, memory: bool = True) -> None:
     """Refuse a header that promises more than the file can hold or this machine has memory for.
 
     Parameters
@@ -133,6 +145,8 @@ def check_size(path: Path, shape: Sequence[int], bits: int, most: int = DEFLATED
         Bits per value.
     most : int
         How many bytes the file's compression can make of one; 1 for none.
+    memory : bool
+        Whether the whole is going to memory.
     """
     count = math.prod(int(size) for size in shape)
     if count <= 0:
@@ -144,10 +158,10 @@ def check_size(path: Path, shape: Sequence[int], bits: int, most: int = DEFLATED
             f"{size_text(held)}.",
             hint="Copy or export it again.",
         )
-    memory = _memory()
-    if count * max(bits // 8, 1) > memory:
+    available = _memory()
+    if memory and count * max(bits // 8, 1) > available:
         raise ReadError(
-            f"{path.name} needs {size_text(wanted)} of memory, this machine has {size_text(memory)}.",
+            f"{path.name} needs {size_text(wanted)} of memory, this machine has {size_text(available)}.",
             hint="Crop the image, save it in parts, or use a machine with more memory.",
         )
 

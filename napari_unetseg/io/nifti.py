@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_unetseg.errors import ReadError, WriteError
 from napari_unetseg.io.formats import DEFLATED, FORMATS, Format, check_size, compact, hushed, labels_from, native
+from napari_unetseg.io.lazy import Layout, LazyVolume, RawFile, Store
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
 
 logger = logging.getLogger(__name__)
@@ -52,20 +53,75 @@ class Nifti(Format):
         import nibabel as nib
 
         array = _from_channels(volume)
-        kept = (like if like is not None and "nifti" in like.header else volume).header.get("nifti")
-        header = _header_class(kept)(kept) if kept else nib.Nifti1Header()
-        header.set_data_dtype(array.dtype)
-        header.set_data_shape(array.shape)
-        header["cal_min"] = header["cal_max"] = 0
-        header.set_intent("none")
-        header["vox_offset"] = 0
-        header["magic"] = header.single_magic
-        _place(header, volume.geometry, fresh=kept is None)
+        header = _header_for(array, volume, like)
         kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
         _save(kind(array, None, header, dtype=array.dtype), path)
 
+    def open_lazy(self, path: Path) -> LazyVolume:
+        """Regions of an uncompressed file."""
+        from nibabel.arrayproxy import ArrayProxy
+
+        if path.name.lower().endswith(".gz"):
+            return super().open_lazy(path)
+        header = _read_header(path)
+        stored = header.get_data_dtype()
+        shape = header.get_data_shape()
+        check_size(path, shape, 8 * stored.itemsize, 1, memory=False)
+        slope, inter = header.get_slope_inter()
+        if stored.kind not in "iuf" or stored.itemsize > 8:
+            return super().open_lazy(path)
+        geometry = _geometry(header, path)
+        channels = int(np.prod(shape[geometry.ndim :], dtype=int))
+        offset = int(header.get_data_offset())
+        raw = RawFile(path, offset, (channels, *shape[: geometry.ndim][::-1]), stored)
+        scaled = (slope is not None and slope != 1) or bool(inter)
+        small = stored.kind in "iu" and stored.itemsize < 3
+        one = ArrayProxy(str(path), header, mmap=False)[(slice(1),) * len(shape)]
+        dtype = np.dtype(np.float32) if scaled and small else one.dtype.newbyteorder("=")
+
+        def fetch(region: tuple[slice, ...]) -> np.ndarray:
+            part = raw[region]
+            return part * float(slope) + float(inter) if scaled else part
+
+        return LazyVolume(raw.shape, dtype, geometry, fetch, path, {"nifti": header.binaryblock})
+
+    def create_lazy(self, path: Path, layout: Layout) -> Store | None:
+        """Uncompressed file with its header written first; a compressed one is written as a whole."""
+        if path.name.lower().endswith(".gz"):
+            return None
+        if layout.dtype == np.float16:
+            raise WriteError("NIfTI has no half floats.", hint="Write float32.")
+        # an empty array says the shape and dtype without taking their memory
+        array = np.broadcast_to(np.zeros((), layout.dtype), layout.shape)
+        volume = (LabelVolume if layout.labels else Volume)(array, layout.geometry, path, layout.header)
+        header = _header_for(_axes_of_nifti(volume, array), volume, None)
+        header["vox_offset"] = 544 if header.sizeof_hdr == 540 else 352
+        with path.open("wb") as file:
+            header.write_to(file)
+            file.write(bytes(int(header["vox_offset"]) - file.tell()))
+        return Store(RawFile.make(path, int(header["vox_offset"]), layout.shape, header.get_data_dtype()))
+
 
 FORMATS.register("nifti", keeps="affine")(Nifti())
+
+
+def _header_for(array: np.ndarray, volume: Volume | LabelVolume, like: Volume | LabelVolume | None) -> Any:
+    """Header of a single file that holds `array` at the place of `volume`."""
+    import nibabel as nib
+
+    kept = (like if like is not None and "nifti" in like.header else volume).header.get("nifti")
+    header = _header_class(kept)(kept) if kept else nib.Nifti1Header()
+    if kept is None and max(array.shape) > 32767:  # an axis of NIfTI-1 has 15 bits
+        header = nib.Nifti2Header()
+    header.set_data_dtype(array.dtype)
+    header.set_data_shape(array.shape)
+    header["cal_min"] = header["cal_max"] = 0
+    header.set_intent("none")
+    header["vox_offset"] = 0
+    header["magic"] = header.single_magic
+    header.set_slope_inter(1, 0)
+    _place(header, volume.geometry, fresh=kept is None)
+    return header
 
 
 def _header_class(block: bytes) -> Any:
@@ -180,11 +236,14 @@ def _to_channels(array: np.ndarray, ndim: int) -> np.ndarray:
 
 
 def _from_channels(volume: Volume | LabelVolume) -> np.ndarray:
-    array = volume.data
+    array = compact(volume.data) if isinstance(volume, LabelVolume) else volume.data
+    return _axes_of_nifti(volume, array.astype(np.float32) if array.dtype == np.float16 else array)
+
+
+def _axes_of_nifti(volume: Volume | LabelVolume, array: np.ndarray) -> np.ndarray:
+    """``(X, Y[, Z[, channels]])``, as a view."""
     if isinstance(volume, LabelVolume):
-        return compact(array).T
-    if array.dtype == np.float16:
-        array = array.astype(np.float32)
+        return array.T
     if len(array) == 1:
         return array[0].T
     if volume.ndim == 2:
