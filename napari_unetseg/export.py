@@ -109,12 +109,12 @@ def export_onnx(model: Model, out: str | Path) -> Exported:
 class _Probabilities(nn.Module):
     """A net that gives probabilities, background first."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, temperature: float) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.temperature = net, temperature
 
     def forward(self, image: Tensor) -> Tensor:
-        return probabilities(self.net(image))
+        return probabilities(self.net(image) / self.temperature)
 
 
 def _needed(package: str) -> Any:
@@ -131,7 +131,8 @@ def _probability_net(model: Model) -> tuple[nn.Module, int]:
     """Copy of the net on the CPU, without the padding, which a graph of any size cannot hold; and its divisor."""
     net = copy.deepcopy(model.net).cpu().eval()
     divisor = int(net.divisor)  # type: ignore[arg-type]
-    return _Probabilities(net.net if isinstance(net, Padded) else net).eval(), divisor
+    inner = net.net if isinstance(net, Padded) else net
+    return _Probabilities(inner, model.plan.inference.temperature).eval(), divisor
 
 
 def _to_onnx(net: nn.Module, image: Tensor, divisor: int, file: Path) -> None:

@@ -23,6 +23,7 @@ from napari_unetseg.data.annotation import check_counts, count_known
 from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute
 from napari_unetseg.errors import PlanError, Stopped
 from napari_unetseg.events import Control, Event, Started, StepDone, TileDone, Validated, verb
+from napari_unetseg.inference.calibration import calibrated_plan
 from napari_unetseg.inference.evaluate import evaluate
 from napari_unetseg.inference.sliding import make_predictor, tile_slices
 from napari_unetseg.losses import class_logits
@@ -104,6 +105,7 @@ def _fit(data: Any, plan: Plan, control: Control) -> Generator[Event, None, Mode
     with ThreadGovernor(threads).step():
         scores = evaluate(make_predictor(model, compute), held or train, dataset.classes, rule, control)
     model.scores = Scores.from_dict({**scores.to_dict(), "model": model.id})
+    model.plan = calibrated_plan(plan, scores)
     facts["seconds"] = round(time.monotonic() - begin, 2)
     yield Validated(_STEPS, model.scores, True, facts["seconds"])
     return model

@@ -129,6 +129,15 @@ class InferencePlan(_Frozen):
     tile: Size | None = Field(None, description="Tile size in voxels; the training patch or larger.")
     overlap: float = Field(0.25, ge=0, lt=1, description="Share of a tile that overlaps its neighbour.")
     threshold: float = Field(0.5, gt=0, lt=1, description="Probability from which a one-class net says yes.")
+    temperature: float = Field(
+        1.0, ge=0.01, le=100, description="What logits are divided by, fitted on held-out voxels so that 0.8 means 0.8."
+    )
+    tta: Literal["none", "flips", "turns"] = Field(
+        "none", description="Average over mirror images, or also over quarter turns where the pixels are square."
+    )
+    dropout_passes: int = Field(
+        0, ge=0, le=1000, description="Passes with dropout kept on that are averaged; 0 for one pass without."
+    )
 
 
 class PostPlan(_Frozen):

@@ -27,6 +27,10 @@ class Scores:
         Known voxels counted.
     model : str
         Identifier of the model measured.
+    per_image : mapping of str to mapping
+        Dice per class of each image.
+    calibration : mapping or None
+        Temperature that fits the voxels held out, and how far probabilities were off: see `inference.calibration`.
     """
 
     jaccard: Mapping[str, float]
@@ -36,6 +40,7 @@ class Scores:
     voxels: int = 0
     model: str = ""
     per_image: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    calibration: Mapping[str, Any] | None = None
 
     @property
     def mean_dice(self) -> float:

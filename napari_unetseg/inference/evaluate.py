@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from napari_unetseg.data.patches import Prepared
 from napari_unetseg.events import Control
+from napari_unetseg.inference.calibration import Evidence
 from napari_unetseg.inference.sliding import Predictor
 from napari_unetseg.metrics import score_masks
 from napari_unetseg.scores import Scores
@@ -18,6 +22,8 @@ def evaluate(
 ) -> Scores:
     """Jaccard and Dice per class on the known voxels of `images`, counted over all of them together.
 
+    Where the images were held out (`rule`), their voxels also tell the temperature at which probabilities are honest.
+
     Parameters
     ----------
     predictor : Predictor
@@ -29,8 +35,15 @@ def evaluate(
     control : Control, optional
         Polled after every tile; `Stopped` is raised.
     """
-    pairs = (
-        (image.name, predictor.mask(predictor.probabilities(image.image, control)), image.target, image.known)
-        for image in images
-    )
-    return score_masks(pairs, classes, rule=rule)
+    evidence = Evidence()
+
+    def pairs() -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+        for image in images:
+            probability = predictor.probabilities(image.image, control)
+            if rule:
+                evidence.add(probability, image.target, image.known)
+            yield image.name, predictor.mask(probability), image.target, image.known
+
+    scores = score_masks(pairs(), classes, rule=rule)
+    found = evidence.calibration(predictor.plan.inference.temperature, sharpen=not scores.on_strokes)
+    return replace(scores, calibration=found)

@@ -170,7 +170,7 @@ class Predictor:
         try:
             with self.compute.autocast():
                 logits = self.net(self.compute.place(torch.from_numpy(tiles)))
-            return probabilities(logits.float()).cpu().numpy()
+            return probabilities(logits.float() / self.plan.inference.temperature).cpu().numpy()
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise OutOfMemory(
                 f"The device ran out of memory on a tile of {' x '.join(map(str, tiles.shape[2:]))} voxels.",

@@ -18,6 +18,7 @@ from napari_unetseg.data import Dataset, PatchSampler, Prepared, Sample, load_da
 from napari_unetseg.data.augment import Recipe, make_recipe
 from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute
 from napari_unetseg.errors import AnnotationError, ModelError, ReadError
+from napari_unetseg.inference.calibration import calibrated_plan
 from napari_unetseg.inference.sliding import Predictor
 from napari_unetseg.losses import LOSSES
 from napari_unetseg.nets import Model, build
@@ -164,7 +165,8 @@ def finish_job(job: Job) -> Model:
         "notes": list(job.notes),
         "versions": {"napari-unetseg": napari_unetseg.__version__, "torch": torch.__version__},
     }
-    model = Model(net, job.plan, job.classes, job.progress.best_scores, job.progress.history, parents, facts)
+    plan = calibrated_plan(job.plan, job.progress.best_scores)
+    model = Model(net, plan, job.classes, job.progress.best_scores, job.progress.history, parents, facts)
     if model.scores is not None:
         model.scores = Scores.from_dict({**model.scores.to_dict(), "model": model.id})
     return model
