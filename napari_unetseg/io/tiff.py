@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from napari_unetseg.errors import ReadError
+from napari_unetseg.errors import ReadError, WriteError
 from napari_unetseg.io.formats import FORMATS, Format, check_size, compact, hushed, labels_from, native
-from napari_unetseg.io.tiff_size import UNITS, voxel_size
+from napari_unetseg.io.lazy import Layout, LazyVolume, RawFile, Store
+from napari_unetseg.io.tiff_size import UNITS, stage_position, voxel_size
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
 
 logger = logging.getLogger(__name__)
@@ -65,37 +68,79 @@ class Tiff(Format):
                 metadata=metadata,
             )
             return
-        metadata = {"axes": axes}
-        for axis, step in zip(geometry.axes, geometry.spacing, strict=True):
-            metadata[f"PhysicalSize{axis}"] = step
-            metadata[f"PhysicalSize{axis}Unit"] = {"um": "µm"}.get(geometry.unit, geometry.unit)
-        if extra:
-            metadata["MapAnnotation"] = extra
+        metadata = _ome_metadata(axes, geometry, volume.shape)
         tifffile.imwrite(path, array, ome=True, photometric="minisblack", compression="zlib", metadata=metadata)
+
+    def open_lazy(self, path: Path) -> LazyVolume:
+        """Regions, tile by tile or strip by strip, of the finest level."""
+        from napari_unetseg.io.tiff_lazy import open_tiff
+
+        return open_tiff(path) or super().open_lazy(path)
+
+    def create_lazy(self, path: Path, layout: Layout) -> Store | None:
+        """Uncompressed OME-TIFF, a BigTIFF where it is larger than 4 GB."""
+        import tifffile
+
+        if layout.dtype == np.float16:
+            raise WriteError("OME-TIFF has no half floats.", hint="Write float32.")
+        axes = ("" if layout.labels else "C") + layout.geometry.axes
+        spatial = layout.shape[-layout.geometry.ndim :]
+        offset, _ = tifffile.imwrite(
+            path,
+            shape=layout.shape,
+            dtype=layout.dtype,
+            ome=True,
+            photometric="minisblack",
+            metadata=_ome_metadata(axes, layout.geometry, spatial),
+            returnoffset=True,
+        )
+        return Store(RawFile.make(path, offset, layout.shape, layout.dtype))
 
 
 FORMATS.register("tiff", keeps="affine")(Tiff())
 
 
+def _ome_metadata(axes: str, geometry: Geometry, shape: tuple[int, ...]) -> dict[str, Any]:
+    """What tifffile writes into the OME-XML."""
+    metadata: dict[str, Any] = {"axes": axes}
+    unit = {"um": "µm"}.get(geometry.unit, geometry.unit)
+    for axis, step in zip(geometry.axes, geometry.spacing, strict=True):
+        metadata[f"PhysicalSize{axis}"] = step
+        metadata[f"PhysicalSize{axis}Unit"] = unit
+    if not geometry.world and any(geometry.origin):
+        count = math.prod(shape[:-2])
+        _, y, x = geometry.origin
+        metadata["Plane"] = {"PositionY": [y] * count, "PositionX": [x] * count}
+        if geometry.ndim == 3:
+            metadata["Plane"]["PositionZ"] = [geometry.origin[0] + z * geometry.spacing[0] for z in range(count)]
+        metadata["Plane"].update({f"Position{axis}Unit": [unit] * count for axis in geometry.axes})
+    if extra := _extra(geometry, shape):
+        metadata["MapAnnotation"] = extra
+    return metadata
+
+
 def _read(path: Path, colours: bool) -> Volume:
-    with hushed("tifffile"), _open(path) as tif:
+    with hushed("tifffile"), open_file(path) as tif:
         if not tif.pages or not tif.series:
             raise ReadError(f"{path.name} holds no image.", hint="Copy or export it again.")
         series = tif.series[0]
         if len(tif.series) > 1:
             logger.warning("%s holds %d images; the first, %s, is used", path.name, len(tif.series), series.shape)
-        _check_whole(tif, series, path)
+        check_whole(tif, series, path)
         page = series.keyframe
         array, axes = _pixels(tif, series, path), series.axes
         array, axes = _photometric(array, axes, page, colours, bool(tif.is_imagej))
-        array = _arrange(array, axes, path)
+        array = arrange(array, *axis_order(array.shape, axes, path))
         array = native(_without_alpha(array, page), path)
-        geometry, array = _geometry(tif, page, array, path)
+        geometry = geometry_of(tif, page, array.ndim - 1)
+        if geometry.ndim == array.ndim:  # a stack of one plane
+            array = array[:, None]
         header = {"tiff": "imagej" if tif.is_imagej else "ome"}
     return Volume(array, geometry, path, header)
 
 
-def _open(path: Path) -> Any:
+def open_file(path: Path) -> Any:
+    """The handle of this file alone, whatever others its OME-XML names."""
     import tifffile
 
     try:
@@ -104,10 +149,10 @@ def _open(path: Path) -> Any:
         raise ReadError(f"{path.name} is not a TIFF file.", hint="Check what it is, or export it again.") from error
 
 
-def _check_whole(tif: Any, series: Any, path: Path) -> None:
+def check_whole(tif: Any, series: Any, path: Path, memory: bool = True) -> None:
     """Refuse a file that ends before its pixels do; tifffile would fill the hole with zeros."""
     first = series.keyframe
-    check_size(path, series.shape, first.bitspersample, most=2**16)
+    check_size(path, series.shape, first.bitspersample, most=2**16, memory=memory)
     end = tif.filehandle.size
     short = ReadError(f"{path.name} is cut short: part of its pixels is missing.", hint="Copy or export it again.")
     files = set(re.findall(r'FileName="([^"]+)"', tif.ome_metadata or "")) if series.kind != "ome" else set()
@@ -199,22 +244,25 @@ def _photometric(array: np.ndarray, axes: str, page: Any, colours: bool, imagej:
     return array, axes
 
 
-def _arrange(array: np.ndarray, axes: str, path: Path) -> np.ndarray:
-    """``(C, [Z,] Y, X)`` from whatever `axes` the file has."""
-    kept = [i for i, (axis, size) in enumerate(zip(axes, array.shape, strict=True)) if size > 1 or axis in "YX"]
-    array = array.reshape([array.shape[i] for i in kept])
-    axes = "".join(axes[i] for i in kept)
-    planes = [axis for axis in axes if axis not in "CSYX"]
-    if axes.count("Y") != 1 or axes.count("X") != 1 or len(planes) > 1:
+def axis_order(shape: Sequence[int], axes: str, path: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Which axes of the file are channels, and which are ``([Z,] Y, X)``; the others have the size 1."""
+    kept = [i for i, (axis, size) in enumerate(zip(axes, shape, strict=True)) if size > 1 or axis in "YX"]
+    names = "".join(axes[i] for i in kept)
+    planes = [i for i in kept if axes[i] not in "CSYX"]
+    if names.count("Y") != 1 or names.count("X") != 1 or len(planes) > 1:
         raise ReadError(
-            f"{path.name} has the axes {axes} of size {array.shape}; an image here is a plane or one stack.",
+            f"{path.name} has the axes {names} of size {tuple(shape[i] for i in kept)}; an image here is a plane or "
+            "one stack.",
             hint="Save each time point or position as a file of its own, with its axes named.",
         )
-    order = [i for i, axis in enumerate(axes) if axis in "CS"]
-    channels = int(np.prod([array.shape[i] for i in order]))
-    order += [axes.index(axis) for axis in (*planes, "Y", "X")]
-    array = array.transpose(order)
-    return array.reshape(channels, *array.shape[-2 - len(planes) :])
+    return tuple(i for i in kept if axes[i] in "CS"), (*planes, axes.index("Y"), axes.index("X"))
+
+
+def arrange(array: np.ndarray, channels: Sequence[int], spatial: Sequence[int]) -> np.ndarray:
+    """``(C, [Z,] Y, X)`` from an array with the file's axes; see `axis_order`."""
+    rest = [i for i in range(array.ndim) if i not in channels and i not in spatial]
+    array = array.transpose([*rest, *channels, *spatial])
+    return array.reshape(-1, *array.shape[-len(spatial) :])
 
 
 def _without_alpha(array: np.ndarray, page: Any) -> np.ndarray:
@@ -223,17 +271,18 @@ def _without_alpha(array: np.ndarray, page: Any) -> np.ndarray:
     return array[:-1] if alpha and (array[-1] == array[-1].flat[0]).all() else array
 
 
-def _geometry(tif: Any, page: Any, array: np.ndarray, path: Path) -> tuple[Geometry, np.ndarray]:
-    """Geometry of the file; the array with the single plane of a stack given back its axis."""
+def geometry_of(tif: Any, page: Any, ndim: int) -> Geometry:
+    """Geometry of an image of `ndim` axes; it has one more where the file says that its plane is a stack of one."""
     said = _said(tif)
     if said:
         geometry = Geometry.from_dict(said)
-        if geometry.ndim == array.ndim:  # a stack of one plane
-            array = array[:, None]
-        if geometry.ndim == array.ndim - 1:
-            return geometry, array
-    spacing, unit = voxel_size(tif, page, array.ndim - 1)
-    return Geometry(spacing, unit), array
+        if geometry.ndim in (ndim, ndim + 1):
+            return geometry
+    spacing, unit = voxel_size(tif, page, ndim)
+    start = stage_position(tif, unit)[-ndim:]
+    affine = np.diag((*(1.0,) * (3 - ndim), *spacing, 1.0))
+    affine[3 - ndim : 3, 3] = start
+    return Geometry(spacing, unit, affine)
 
 
 def _said(tif: Any) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 from xml.etree import ElementTree
 
-__all__ = ["UNITS", "voxel_size"]
+__all__ = ["UNITS", "stage_position", "voxel_size"]
 
 # spellings met in files; factors lead to a unit of ours
 UNITS = {
@@ -72,14 +72,38 @@ def _together(z: tuple[float, str] | None, y: tuple[float, str] | None, x: tuple
     return (convert(z), convert(y), convert(x)), unit
 
 
-def _ome(tif: Any) -> Found | None:
+def stage_position(tif: Any, unit: str) -> tuple[float, float, float]:
+    """Position ``(z, y, x)`` of the first plane on the microscope's stage, in `unit`; 0 where the file does not say."""
+    pixels = _pixels(tif)
+    plane = next((e for e in pixels.iter() if e.tag.endswith("}Plane")), None) if pixels is not None else None
+    if plane is None or unit not in _NM:
+        return 0.0, 0.0, 0.0
+    found = []
+    for axis in "ZYX":
+        # without a unit it is in a frame of the microscope's own
+        one = _known(1.0, plane.get(f"Position{axis}Unit", "reference frame"))
+        try:
+            value = float(plane.get(f"Position{axis}", "nan"))
+        except ValueError:
+            value = math.nan
+        usable = one is not None and one[1] in _NM and math.isfinite(value)
+        found.append(value * one[0] * _NM[one[1]] / _NM[unit] if one and usable else 0.0)
+    return found[0], found[1], found[2]
+
+
+def _pixels(tif: Any) -> ElementTree.Element | None:
+    """The first image's element ``Pixels`` of an OME-TIFF."""
     if not tif.is_ome:
         return None
     try:
         root = ElementTree.fromstring(tif.ome_metadata)
     except ElementTree.ParseError:
         return None
-    pixels = next((element for element in root.iter() if element.tag.endswith("}Pixels")), None)
+    return next((element for element in root.iter() if element.tag.endswith("}Pixels")), None)
+
+
+def _ome(tif: Any) -> Found | None:
+    pixels = _pixels(tif)
     if pixels is None:
         return None
     sizes = []
