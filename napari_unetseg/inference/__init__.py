@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from napari_unetseg.inference.ensemble import Ensemble, entropy
+from napari_unetseg.inference.ensemble import Belief, Ensemble, entropy, predict_doubt
 from napari_unetseg.inference.evaluate import evaluate
 from napari_unetseg.inference.sliding import Predictor, make_predictor, predict, predict_probabilities
 
-__all__ = ["Ensemble", "Predictor", "entropy", "evaluate", "make_predictor", "predict", "predict_probabilities"]
+__all__ = [
+    "Belief",
+    "Ensemble",
+    "Predictor",
+    "entropy",
+    "evaluate",
+    "make_predictor",
+    "predict",
+    "predict_doubt",
+    "predict_probabilities",
+]

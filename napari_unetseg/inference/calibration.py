@@ -112,7 +112,8 @@ class Evidence:
         Returns
         -------
         dict or None
-            ``temperature``, ``ece_before``, ``ece_after``, ``before`` and ``after`` (rows of `reliability`), ``voxels``.
+            ``temperature``, ``ece_before``, ``ece_after``, ``before`` and ``after`` (rows of `reliability`), and
+            ``voxels``.
         """
         if not self._said:
             return None
