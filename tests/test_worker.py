@@ -151,6 +151,11 @@ def test_only_strokes_the_model_has_not_seen_are_scored(bench, project, model):
     done, _ = run(bench, "score_strokes", **args, seen=seen)
     scores = Scores.from_dict(done["result"]["scores"])
     assert (scores.voxels, scores.images, scores.rule) == (5, ("case1",), "new strokes")
+    assert sum(done["result"]["strokes"].values()) == 1
+    assert done["result"]["seen"] > 1
+    # what was painted after the revisions of a job is none of its business
+    done, _ = run(bench, "score_strokes", **args, seen=seen, revisions=seen)
+    assert done["result"]["scores"] is None
 
 
 def test_previews_travel_as_files_of_which_the_newest_stay(bench, own, tmp_path):

@@ -18,6 +18,7 @@ __all__ = [
     "check_annotation",
     "check_counts",
     "count_known",
+    "count_strokes",
     "from_mask",
     "overrule",
     "to_mask",
@@ -126,3 +127,21 @@ def check_counts(counts: Sequence[int] | np.ndarray, classes: Sequence[str]) -> 
             f"Only the class {seen[0]!r} is annotated.",
             hint=f"Paint at least one stroke of each class; {missing[0]!r} has none." if missing else "Add a class.",
         )
+
+
+def count_strokes(annotation: np.ndarray, classes: int) -> list[int]:
+    """How many strokes there are of each class, background first: connected parts of one label, corners counting.
+
+    Examples
+    --------
+    >>> count_strokes(np.array([[1, 1, 0, 2], [0, 0, 0, 0], [2, 0, 0, 0]], np.uint8), 2)
+    [1, 2]
+    """
+    from scipy import ndimage
+
+    counts = [0] * classes
+    everywhere = np.ones((3,) * annotation.ndim)
+    for label, box in enumerate(ndimage.find_objects(annotation, classes), start=1):
+        if box is not None:
+            counts[label - 1] = int(ndimage.label(annotation[box] == label, everywhere)[1])
+    return counts

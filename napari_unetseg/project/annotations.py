@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from napari_unetseg.errors import AnnotationError, WriteError
+from napari_unetseg.io import atomic_write
 from napari_unetseg.project.journal import Journal
 from napari_unetseg.project.revisions import Revisions, count_labels
 
@@ -30,6 +33,7 @@ class CaseAnnotation:
         self.shape = shape
         self.revisions = Revisions(folder, shape)
         self._journals: dict[int, Journal] = {}
+        self.frozen: int | None = None  # revision to speak of, whatever is painted meanwhile; 0 for nothing painted
 
     @property
     def last(self) -> int:
@@ -42,15 +46,20 @@ class CaseAnnotation:
         base = self.last
         if base not in self._journals:
             # a journal belongs to one base: once there is a newer revision, the older journal is void
-            path = self.revisions.folder / f"strokes-{base:04d}.journal"
-            self._journals = {base: Journal(path, self.shape)}
+            self._journals = {base: Journal(self._journal_path(base), self.shape)}
         return self._journals[base]
+
+    def _journal_path(self, base: int) -> Path:
+        return self.revisions.folder / f"strokes-{base:04d}.journal"
 
     def read(self) -> np.ndarray:
         """All that was painted, uint8; a fresh array."""
+        if self.frozen is not None:
+            return self.revisions.read(self.frozen) if self.frozen else np.zeros(self.shape, dtype=np.uint8)
         last = self.last
         labels = self.revisions.read(last) if last else np.zeros(self.shape, dtype=np.uint8)
-        self.journal.replay(labels)
+        # the journal of the revision that was read, should a newer one appear meanwhile: together they are complete
+        Journal(self._journal_path(last), self.shape).replay(labels)
         return labels
 
     def stroke(self, region: tuple[slice, ...], values: np.ndarray) -> None:
@@ -71,13 +80,45 @@ class CaseAnnotation:
             self.journal.path.unlink(missing_ok=True)
             self._journals.clear()
             return last
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        number = self.revisions.write(labels, {"done": done, "classes": list(classes), "time": moment})
+        number = self.revisions.write(labels, self._facts(done, classes), self._begin_journal)
+        self._forget_journals(before=last)
+        return number
+
+    def seal(self, classes: Sequence[str], mutex: AbstractContextManager[Any]) -> int:
+        """Make a revision of all that is painted by now, while strokes go on being painted.
+
+        Strokes that come while the file is written stay in the journal, which is carried over to the new revision in
+        the moment that it appears; `mutex` is held for that moment only.
+        """
+        with mutex:
+            last, journal = self.last, self.journal
+            sealed = journal.end
+        labels = self.revisions.read(last) if last else np.zeros(self.shape, dtype=np.uint8)
+        journal.replay(labels, sealed)
+
+        def carry_over(number: int) -> None:
+            self._begin_journal(number, journal.tail(sealed))
+
+        number = self.revisions.write(labels, self._facts(False, classes), carry_over, mutex)
+        self._forget_journals(before=last)
+        return number
+
+    def _facts(self, done: bool, classes: Sequence[str]) -> dict[str, Any]:
+        return {"done": done, "classes": list(classes), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+
+    def _begin_journal(self, number: int, strokes: bytes = b"") -> None:
+        """Have the journal of a revision that is about to appear hold `strokes`, and nothing older."""
+        path = self._journal_path(number)
+        if strokes:
+            atomic_write(path, lambda beside: beside.write_bytes(strokes))
+        else:
+            path.unlink(missing_ok=True)
+
+    def _forget_journals(self, before: int) -> None:
         # the journal just retired stays until the next revision, for whoever is reading it at this moment
         for old in self.revisions.folder.glob("strokes-*.journal"):
-            if old.stem < f"strokes-{last:04d}":
+            if old.stem < f"strokes-{before:04d}":
                 old.unlink(missing_ok=True)
-        return number
 
     @property
     def done(self) -> bool:
@@ -86,10 +127,11 @@ class CaseAnnotation:
 
     def counts(self) -> list[int]:
         """Voxels of each label value, from 0 on; at least two numbers."""
-        if self.journal.path.is_file():
+        if self.frozen is None and self.journal.path.is_file():
             return count_labels(self.read())
-        if self.last:
-            return [int(count) for count in self.revisions.facts(self.last)["counts"]]
+        last = self.last if self.frozen is None else self.frozen
+        if last:
+            return [int(count) for count in self.revisions.facts(last)["counts"]]
         return [int(np.prod(self.shape)), 0]
 
 

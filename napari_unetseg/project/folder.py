@@ -206,7 +206,8 @@ class ProjectFolder:
 
     def _change(self, case: str, **facts: Any) -> None:
         """Save new `facts` of one image."""
-        self._commit(self._doc.with_case(case, self._entry(case).model_copy(update=facts)))
+        with self._mutex:
+            self._commit(self._doc.with_case(case, self._entry(case).model_copy(update=facts)))
 
     def _commit(self, document: Document) -> None:
         """Save a changed document; what is in memory changes only once that is done."""

@@ -59,29 +59,41 @@ class Journal:
         where = struct.pack(f"<{len(bounds)}Q", *bounds)
         payload = where + zlib.compress(np.ascontiguousarray(values).tobytes(), 1)
         record = _HEAD.pack(_MAGIC, len(payload), zlib.crc32(payload)) + payload
-        if self._end is None:
-            self._end = max((end for end, _, _ in self._records()), default=0)
+        end = self.end
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # unbuffered, so that an error comes from the write and not from closing
         with open(self.path, "r+b" if self.path.exists() else "x+b", buffering=0) as file:
             try:
-                file.seek(self._end)
+                file.seek(end)
                 left = memoryview(record)
                 while left:
                     left = left[file.write(left) :]
                 file.truncate()
                 os.fsync(file.fileno())
             except OSError:
-                file.truncate(self._end)
+                file.truncate(end)
                 raise
-        if self._end == 0:
+        if end == 0:
             _sync_folder(self.path.parent)
-        self._end += len(record)
+        self._end = end + len(record)
 
-    def replay(self, labels: np.ndarray) -> int:
-        """Paint all whole records into `labels`, in place; return how many there were."""
+    @property
+    def end(self) -> int:
+        """Where the last whole record ends."""
+        if self._end is None:
+            self._end = max((end for end, _, _ in self._records()), default=0)
+        return self._end
+
+    def tail(self, start: int) -> bytes:
+        """What was written from `start` on, an `end` of before."""
+        return self.path.read_bytes()[start : self.end] if self.path.is_file() else b""
+
+    def replay(self, labels: np.ndarray, end: int | None = None) -> int:
+        """Paint all whole records (those up to an `end`) into `labels`, in place; return how many there were."""
         count = 0
-        for _, region, values in self._records():
+        for stop, region, values in self._records():
+            if end is not None and stop > end:
+                break
             labels[region] = values
             count += 1
         return count

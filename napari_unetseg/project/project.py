@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,7 @@ class Project(ProjectImages):
     def __init__(self, path: Path, document: Document, lock: Lock | None) -> None:
         super().__init__(path, document, lock)
         self._on_disk: dict[str, CaseAnnotation] = {}
+        self._writing = threading.RLock()  # big files, so that strokes painted meanwhile are journalled at once
         self._promised = 0  # the highest round that was handed out
 
     def __repr__(self) -> str:
@@ -113,10 +115,29 @@ class Project(ProjectImages):
             If the disk is full or the folder read-only; what was there before is untouched.
         """
         values = labels.data if isinstance(labels, LabelVolume) else labels
-        with self._mutex:
+        with self._writing, self._mutex:
             values = as_labels(values, len(self.classes), self.shape(case), f"The annotation of {case}")
             self._check_open()
             return self._annotation(case).commit(values, done, self.classes)
+
+    def snapshot(self) -> dict[str, int]:
+        """Keep what is painted on each image as a revision; strokes may be painted meanwhile, and belong to the next.
+
+        Returns
+        -------
+        dict
+            Number of the last revision of every image with strokes.
+
+        Raises
+        ------
+        WriteError
+            If the disk is full or the folder read-only; the journal still has every stroke.
+        """
+        with self._writing:
+            self._check_open()
+            for case in self.journalled():
+                self._annotation(case).seal(self.classes, self._mutex)
+            return {case: self._annotation(case).last for case in self.annotated() if self._annotation(case).last}
 
     def journal(self, case: str, region: tuple[slice, ...], values: np.ndarray) -> None:
         """Save a stroke as it is painted: on the disk when this returns, and in `annotation` from then on.
@@ -154,6 +175,17 @@ class Project(ProjectImages):
     def annotation_at(self, case: str, revision: int) -> LabelVolume:
         """The annotation of an image as it was at a `revision`."""
         return LabelVolume(self._annotation(case).revisions.read(revision), self._entry(case).grid)
+
+    def freeze(self, revisions: Mapping[str, int]) -> None:
+        """Have this reader speak of these `revisions` from now on, of no strokes on other images.
+
+        Who trains reads a project beside a window that paints on: what is learned, and what is written down as learned,
+        must be the same.
+        """
+        if not self.read_only:
+            raise ProjectError("Only a project that is open for reading can be frozen.", hint="Open it read-only.")
+        for case in self.cases:
+            self._annotation(case).frozen = int(revisions.get(case, 0))
 
     def counts(self, case: str) -> list[int]:
         """Voxels of each value in the annotation of an image, from 0 on; at least two numbers."""
@@ -233,7 +265,7 @@ class Project(ProjectImages):
         WriteError
             If it cannot be written; the mask before it is untouched.
         """
-        with self._mutex:
+        with self._writing:
             path = self._write_mask(case, self._as_mask(case, mask))
             if self._entry(case).mask != "predicted":
                 self._change(case, mask="predicted")
@@ -244,7 +276,7 @@ class Project(ProjectImages):
 
         The caller has let the strokes overrule the net. Parameters and errors are those of `save_mask`.
         """
-        with self._mutex:
+        with self._writing:
             values = self._as_mask(case, mask)
             self._check_open()
             number = self._accepted(case).write(values, {"classes": list(self.classes)})
@@ -258,7 +290,7 @@ class Project(ProjectImages):
 
         The mask that goes stays in ``masks/history``. If a prediction was saved since, it is the one that goes.
         """
-        with self._mutex:
+        with self._writing:
             self._check_open()
             entry = self._entry(case)
             stack = entry.accepted[:-1] if entry.mask == "accepted" else entry.accepted

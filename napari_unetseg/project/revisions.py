@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import secrets
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +50,18 @@ class Revisions:
         """File of a revision."""
         return self.folder / f"{number:04d}.tif"
 
-    def write(self, labels: np.ndarray, facts: Mapping[str, Any]) -> int:
-        """Keep `labels` (uint8) and some `facts` about them as a new revision; return its number."""
+    def write(
+        self,
+        labels: np.ndarray,
+        facts: Mapping[str, Any],
+        before: Callable[[int], None] | None = None,
+        mutex: AbstractContextManager[Any] | None = None,
+    ) -> int:
+        """Keep `labels` (uint8) and some `facts` about them as a new revision; return its number.
+
+        `before` is called with that number when all is written, just before the revision appears; `mutex` is held for
+        these two only.
+        """
         number = max(self.numbers(), default=0) + 1
         text = json.dumps({**facts, "shape": list(self.shape), "counts": count_labels(labels)})
         # whole planes as pages, whatever the shape, so that nothing is taken for colours
@@ -61,7 +73,12 @@ class Revisions:
                 description=text, metadata=None,
             )  # fmt: skip
 
-        atomic_write(self.path(number), save)
+        ready = self.folder / f".{secrets.token_hex(4)}-{number:04d}.tif"
+        atomic_write(ready, save)
+        with mutex or nullcontext():
+            if before is not None:
+                before(number)
+            os.replace(ready, self.path(number))
         return number
 
     def read(self, number: int) -> np.ndarray:

@@ -15,8 +15,10 @@ from typing import Any, TextIO
 
 import torch
 
+from napari_unetseg.devices import is_out_of_memory
 from napari_unetseg.errors import Stopped, UnetSegError
 from napari_unetseg.events import Control, Event, PreviewReady, StepDone, View
+from napari_unetseg.worker import progress  # noqa: F401 - registers its verb
 from napari_unetseg.worker.verbs import VERBS, Bench
 
 __all__ = ["Worker"]
@@ -160,7 +162,7 @@ def _explain(verb: str, error: BaseException) -> dict[str, Any]:
         return {"message": error.message, "hint": error.hint, "stopped": True}
     if isinstance(error, UnetSegError):
         return {"message": error.message, "hint": error.hint}
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         logger.error("out of memory in %s", verb, exc_info=error)
         return {"message": "Memory ran out.", "hint": "Choose a smaller patch or width, or close other programs."}
     logger.error("unexpected error in %s", verb, exc_info=error)

@@ -34,7 +34,7 @@ from napari_unetseg.registry import Registry
 from napari_unetseg.scores import Scores
 from napari_unetseg.training import fine_tune
 
-__all__ = ["VERBS", "Bench"]
+__all__ = ["VERBS", "Args", "Bench", "Result", "Run", "need", "open_project", "plain"]
 
 Args = Mapping[str, Any]
 Result = Mapping[str, Any]
@@ -43,7 +43,6 @@ Run = Generator[Event, None, Result]
 VERBS: Registry[Callable[[Args, Control, Bench], Run | Result]] = Registry("verb")
 
 _KEPT_ARRAYS, _KEPT_MODELS = 4, 2
-_MARGIN = 64  # voxels around new strokes that the net sees when it is scored on them
 
 
 class Bench:
@@ -108,14 +107,18 @@ class Bench:
         return self._nets[key]
 
 
-def _need(args: Args, key: str) -> Any:
+def need(args: Args, key: str) -> Any:
     if args.get(key) is None:
         raise EngineError(f"The request lacks {key!r}.", hint="This is a mistake of the program; please report it.")
     return args[key]
 
 
-def _project(args: Args) -> Project:
-    return Project.open(_need(args, "project"), read_only=True)
+def open_project(args: Args) -> Project:
+    """The project of a job, as it was at the `revisions` of its annotations where they are given."""
+    project = Project.open(need(args, "project"), read_only=True)
+    if args.get("revisions") is not None:
+        project.freeze(args["revisions"])
+    return project
 
 
 # -- facts ----------------------------------------------------------------------------------------------------
@@ -147,7 +150,7 @@ def check_net(args: Args, control: Control, bench: Bench) -> Result:
     ``{net, dims, in_channels, outputs}``, `net` with the fields that are given and the rest from the images in hand, to
     ``{parameters, divisor, width, norm, problem, hint}``; `problem` is empty when it can be built.
     """
-    given = dict(_need(args, "net"))
+    given = dict(need(args, "net"))
     try:
         plan = Plan(net={"in_channels": args.get("in_channels", 1), "outputs": args.get("outputs", 1), **given})
         able = NETS.facts(plan.net.name).get("dims", (2, 3))
@@ -166,13 +169,13 @@ def check_net(args: Args, control: Control, bench: Bench) -> Result:
 def train(args: Args, control: Control, bench: Bench) -> Run:
     """Train on a project's strokes.
 
-    ``{project, folder, plan, minutes, start, previous, view, resume}`` to ``{model, scores, previous}``: the model's
+    ``{project, revisions, folder, plan, minutes, start, previous, view, resume}`` to ``{model, scores, previous}``: the model's
     folder, its scores, and those of the `previous` model on the same held-out voxels (None where there are none).
     """
-    folder, plan = _need(args, "folder"), Plan.from_json(json.dumps(args.get("plan") or {}))
+    folder, plan = need(args, "folder"), Plan.from_json(json.dumps(args.get("plan") or {}))
     if control.view is None and (view := args.get("view")):
         control.look(View(view["case"], view.get("index")))
-    dataset = load_dataset(_project(args), plan.data)
+    dataset = load_dataset(open_project(args), plan.data)
     start, previous = args.get("start"), args.get("previous")
     before = _score_before(bench.model(previous), dataset, plan, control) if previous and previous != start else None
     run = fine_tune.events(
@@ -194,7 +197,7 @@ def train(args: Args, control: Control, bench: Bench) -> Run:
             if isinstance(event, Validated) and event.step == 0 and previous == start:
                 before = event.scores
             yield event
-    return {"model": folder, "scores": _plain(model.scores), "previous": _plain(before)}
+    return {"model": folder, "scores": plain(model.scores), "previous": plain(before)}
 
 
 def _score_before(previous: Model, dataset: Dataset, plan: Plan, control: Control) -> Scores | None:
@@ -210,7 +213,7 @@ def _score_before(previous: Model, dataset: Dataset, plan: Plan, control: Contro
     return None
 
 
-def _plain(scores: Scores | None) -> dict[str, Any] | None:
+def plain(scores: Scores | None) -> dict[str, Any] | None:
     return scores.to_dict() if scores else None
 
 
@@ -220,8 +223,8 @@ def _plain(scores: Scores | None) -> dict[str, Any] | None:
 @VERBS.register("predict")
 def predict_case(args: Args, control: Control, bench: Bench) -> Run:
     """Segment one image: ``{project, case, model, focus}`` (or ``{image, model}``) to ``{mask: path of an array}``."""
-    image = _project(args).image(_need(args, "case")) if args.get("project") else read(_need(args, "image"))
-    model = bench.model(_need(args, "model"))
+    image = open_project(args).image(need(args, "case")) if args.get("project") else read(need(args, "image"))
+    model = bench.model(need(args, "model"))
     mask = yield from predict.events(model, image, control=control, focus=args.get("focus"))
     return {"mask": bench.put("mask", mask.data)}
 
@@ -229,36 +232,6 @@ def predict_case(args: Args, control: Control, bench: Bench) -> Run:
 @VERBS.register("segment")
 def segment(args: Args, control: Control, bench: Bench) -> Run:
     """Segment files and folders: ``{inputs, model, out}`` to ``{rows, out, stopped}``."""
-    model, out = bench.model(_need(args, "model")), _need(args, "out")
-    rows = yield from segment_folder.events(_need(args, "inputs"), model, out, control=control)
+    model, out = bench.model(need(args, "model")), need(args, "out")
+    rows = yield from segment_folder.events(need(args, "inputs"), model, out, control=control)
     return {"rows": rows, "out": out, "stopped": control.stopped}
-
-
-# -- honest progress ------------------------------------------------------------------------------------------
-
-
-@VERBS.register("score_strokes")
-def score_strokes(args: Args, control: Control, bench: Bench) -> Result:
-    """Score a model on strokes it has never seen: ``{project, model, seen: {case: revision}}`` to ``{scores}``."""
-    project, model = _project(args), bench.model(_need(args, "model"))
-    predictor = make_predictor(model)
-
-    def pairs() -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
-        for case, strokes, box in _unseen(project, _need(args, "seen")):
-            image = normalise(project.image(case).data, model.plan.normalisation)[(slice(None), *box)]
-            truth, known = to_mask(strokes[box])
-            yield case, predictor.mask(predictor.probabilities(image, control)), truth, known
-
-    scores = score_masks(pairs(), model.classes, rule="new strokes", model=model.id)
-    return {"scores": _plain(scores) if scores.voxels else None}
-
-
-def _unseen(project: Project, seen: Mapping[str, int]) -> Iterator[tuple[str, np.ndarray, tuple[slice, ...]]]:
-    """Strokes painted since the revisions `seen`, and a box around them with a margin."""
-    for case in project.annotated():
-        now = project.annotation(case).data
-        if case in seen:
-            now = np.where(now != project.annotation_at(case, seen[case]).data, now, 0)
-        if now.any():
-            corners = [(int(where.min()), int(where.max()) + 1) for where in np.nonzero(now)]
-            yield case, now, tuple(slice(max(0, low - _MARGIN), high + _MARGIN) for low, high in corners)
