@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,12 @@ import torch
 
 from napari_unetseg.batch import segment_folder
 from napari_unetseg.data import Dataset, load_dataset, prepare, said_of, split
-from napari_unetseg.data.annotation import to_mask
-from napari_unetseg.data.normalise import normalise
 from napari_unetseg.devices import choose_compute, choose_device, describe, limit_threads
 from napari_unetseg.errors import EngineError, Stopped, UnetSegError
 from napari_unetseg.events import Control, Event, Validated, View
 from napari_unetseg.figures import curves
 from napari_unetseg.inference import evaluate, make_predictor, predict
 from napari_unetseg.io import read
-from napari_unetseg.metrics import score_masks
 from napari_unetseg.nets import BLOCKS, DOWNS, NETS, SKIPS, UPS, Model, describe_net
 from napari_unetseg.nets.making import measure_spec
 from napari_unetseg.plan import Plan
@@ -108,6 +105,7 @@ class Bench:
 
 
 def need(args: Args, key: str) -> Any:
+    """Value of an argument that must be given."""
     if args.get(key) is None:
         raise EngineError(f"The request lacks {key!r}.", hint="This is a mistake of the program; please report it.")
     return args[key]
@@ -169,8 +167,8 @@ def check_net(args: Args, control: Control, bench: Bench) -> Result:
 def train(args: Args, control: Control, bench: Bench) -> Run:
     """Train on a project's strokes.
 
-    ``{project, revisions, folder, plan, minutes, start, previous, view, resume}`` to ``{model, scores, previous}``: the model's
-    folder, its scores, and those of the `previous` model on the same held-out voxels (None where there are none).
+    ``{project, revisions, folder, plan, minutes, start, previous, view, resume}`` to ``{model, scores, previous}``: the
+    model's folder, its scores, and those of the `previous` model on the same held-out voxels (None where there are none).
     """
     folder, plan = need(args, "folder"), Plan.from_json(json.dumps(args.get("plan") or {}))
     if control.view is None and (view := args.get("view")):
@@ -214,6 +212,7 @@ def _score_before(previous: Model, dataset: Dataset, plan: Plan, control: Contro
 
 
 def plain(scores: Scores | None) -> dict[str, Any] | None:
+    """Scores as they travel."""
     return scores.to_dict() if scores else None
 
 
