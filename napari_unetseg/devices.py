@@ -22,7 +22,16 @@ from torch import nn
 
 from napari_unetseg.errors import PlanError
 
-__all__ = ["Compute", "ThreadGovernor", "choose_compute", "choose_device", "describe", "limit_threads"]
+__all__ = [
+    "Compute",
+    "ThreadGovernor",
+    "choose_compute",
+    "choose_device",
+    "describe",
+    "half_precision",
+    "is_out_of_memory",
+    "limit_threads",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -107,12 +116,29 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def half_precision(device: torch.device) -> str | None:
+    """Name of the arithmetic of 16 bits that a device computes in, None where it has none."""
+    if device.type == "cuda":
+        # older cards only pretend to have bfloat16, and are slow at it
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    return "bfloat16" if device.type == "cpu" else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, in any of the ways that devices say it."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # the CPU's allocator, MPS and cuBLAS have no exception of their own
+    signs = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+
+
 def choose_compute(device: str = "auto", precision: str = "auto", dims: int = 2) -> Compute:
     """Device, precision and memory order for nets of `dims` dimensions; probes the CPU once a process."""
     chosen = choose_device(device)
     if chosen.type == "cuda":
         if precision == "auto":
-            precision = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+            precision = half_precision(chosen) or "float32"
         return Compute(chosen, precision, True, f"{torch.cuda.get_device_name(chosen)} in {precision}, channels-last.")
     if chosen.type == "mps":
         return Compute(chosen, "float32" if precision == "auto" else precision, False, "Apple GPU (MPS).")

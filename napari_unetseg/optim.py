@@ -12,7 +12,7 @@ from torch import nn
 from napari_unetseg.plan import TrainingPlan
 from napari_unetseg.registry import Registry
 
-__all__ = ["OPTIMISERS", "SCHEDULES", "Moment", "WeightAverage", "make_optimiser"]
+__all__ = ["OPTIMISERS", "SCHEDULES", "Moment", "WeightAverage", "make_optimiser", "make_scaler"]
 
 _LEAST_GAIN = 1e-4  # in Dice: a score that is better by less counts as no better
 
@@ -93,6 +93,11 @@ def make_optimiser(net: nn.Module, plan: TrainingPlan) -> torch.optim.Optimizer:
     return OPTIMISERS[plan.optimiser]([group for group in groups if group["params"]], plan)
 
 
+def make_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
+    """What keeps small gradients from vanishing in float16; it does nothing in any other precision."""
+    return torch.amp.GradScaler(device.type, enabled=precision == "float16")
+
+
 @SCHEDULES.register("constant")
 def constant(moment: Moment, plan: TrainingPlan) -> float:
     """Keep the learning rate as it is."""
@@ -151,5 +156,6 @@ class WeightAverage:
         mine: list[torch.Tensor] = list(self.average.parameters())
         theirs: list[torch.Tensor] = list(self.net.parameters())
         torch._foreach_lerp_(mine, theirs, weight)
-        for ours, other in zip(self.average.buffers(), self.net.buffers(), strict=True):
-            ours.copy_(other)
+        buffers: list[torch.Tensor] = list(self.average.buffers())
+        if buffers:
+            torch._foreach_copy_(buffers, list(self.net.buffers()))

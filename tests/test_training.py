@@ -6,7 +6,6 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from tiny import blobs, folder_of_blobs
 
 import napari_unetseg as nus
@@ -124,23 +123,6 @@ def test_previews_what_the_user_looks_at(folder):
     assert previews
     assert previews[0].mask.shape == (64, 64)
     assert previews[0].view == View("case2")
-
-
-def test_memory_running_out_halves_the_batch_and_says_so(folder, monkeypatch):
-    from napari_unetseg.training import loop
-
-    real, asked = loop._learn, []
-
-    def hungry(job):
-        asked.append(job.batch_size)
-        if job.batch_size > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(job)
-
-    monkeypatch.setattr(loop, "_learn", hungry)
-    events = list(fine_tune.events(folder, quick(batch_size=4, epochs=1)))
-    assert asked[:3] == [4, 2, 1]
-    assert sum(isinstance(e, Note) and "memory" in e.text.lower() for e in events) == 2
 
 
 @pytest.mark.parametrize("dims", [2, 3])

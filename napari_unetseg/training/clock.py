@@ -19,13 +19,14 @@ _HISTORY_ROWS = 2000
 
 @dataclass
 class Progress:
-    """What a resumed run needs to know."""
+    """What a resumed run needs to know; `kept` is the step, and the second, of the best weights."""
 
     step: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, torch.Tensor] | None = None
     best_scores: Scores | None = None
+    kept: tuple[int, float] = (0, 0.0)
     validated_at: int = -1
     top: float = -1.0
     floor: float = -1.0

@@ -18,15 +18,18 @@ from napari_unetseg.data import Dataset, PatchSampler, Prepared, Sample, load_da
 from napari_unetseg.data.augment import Recipe, make_recipe
 from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute
 from napari_unetseg.errors import AnnotationError, ModelError, ReadError
+from napari_unetseg.events import Control
 from napari_unetseg.inference.calibration import calibrated_plan
 from napari_unetseg.inference.sliding import Predictor
 from napari_unetseg.losses import LOSSES
 from napari_unetseg.nets import Model, build
-from napari_unetseg.optim import WeightAverage, make_optimiser
+from napari_unetseg.optim import WeightAverage, make_optimiser, make_scaler
 from napari_unetseg.plan import Plan
 from napari_unetseg.planning import complete_plan
 from napari_unetseg.scores import Scores
 from napari_unetseg.training.clock import Clock, Progress
+from napari_unetseg.training.feed import Feed
+from napari_unetseg.training.stopping import until_stopped
 
 __all__ = ["Job", "finish_job", "prepare_job"]
 
@@ -45,15 +48,17 @@ class Job:
     net: nn.Module
     average: WeightAverage
     optimiser: torch.optim.Optimizer
-    sampler: PatchSampler
+    feed: Feed
     clock: Clock
     notes: tuple[str, ...]
     anisotropy: float
     start: Model | None
     batch_size: int
+    parts: int = 1  # that a batch is computed in, one after the other, where memory is short
     recipe: Recipe = field(default_factory=Recipe)
     progress: Progress = field(default_factory=Progress)
     governor: ThreadGovernor = field(default_factory=ThreadGovernor)
+    scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler(enabled=False))
     viewed: tuple[str, Any] | None = None
 
     @property
@@ -76,8 +81,16 @@ class Job:
         return self.viewed[1]
 
 
-def prepare_job(data: Any, plan: Plan, minutes: float | None, start: Model | str | Path | None) -> Job:
-    """Load and split the data, complete the plan, build and place the net."""
+def prepare_job(
+    data: Any, plan: Plan, minutes: float | None, start: Model | str | Path | None, control: Control
+) -> Job:
+    """Load and split the data, complete the plan, build and place the net.
+
+    Raises
+    ------
+    Stopped
+        When `control` says so meanwhile.
+    """
     if isinstance(start, (str, Path)):
         start = Model.load(start)
     if minutes is not None:
@@ -86,23 +99,26 @@ def prepare_job(data: Any, plan: Plan, minutes: float | None, start: Model | str
         plan = plan.change(net={**start.plan.net.model_dump(), **plan.net.model_dump(exclude_unset=True)})
     dataset = data if isinstance(data, Dataset) else load_dataset(data, plan.data)
     parts = split(dataset, plan.data, plan.training.seed)
-    samples, held = [part.load() for part in parts.train], [part.load() for part in parts.heldout]
+    samples, held = ([part.load() for part in until_stopped(some, control)] for some in (parts.train, parts.heldout))
     _check_learnable(samples, dataset.classes)
     compute = choose_compute(plan.training.device, plan.training.precision, plan.net.dims)
     plan, notes = complete_plan(plan, dataset, samples, compute)
+    train, held = (
+        [prepare(sample, plan.normalisation) for sample in until_stopped(some, control)] for some in (samples, held)
+    )
     torch.manual_seed(plan.training.seed)
     net = build(plan.net, start=start is None)
     if start is not None:
         notes = (*notes, *_take_weights(net, start))
     net, average = compute.place(net).train(), compute.place(copy.deepcopy(net))
-    training, how = plan.training, plan.normalisation
-    train = [prepare(sample, how) for sample in samples]
-    sampler = PatchSampler(train, plan.patch, len(dataset.classes), training.seed)
+    training = plan.training
+    sampler = PatchSampler(train, plan.patch, len(dataset.classes), training.seed, neighbours=plan.data.neighbours)
     spacing = samples[0].image.geometry.spacing
     return Job(
-        plan=plan, classes=dataset.classes, dataset=dataset, train=train, heldout=[prepare(s, how) for s in held],
+        plan=plan, classes=dataset.classes, dataset=dataset, train=train, heldout=held,
         rule=said_of(parts.rule, [s.known for s in held]), compute=compute, net=net,
-        average=WeightAverage(net, average, training.average), optimiser=make_optimiser(net, training), sampler=sampler,
+        average=WeightAverage(net, average, training.average), optimiser=make_optimiser(net, training),
+        feed=Feed(sampler, compute.device), scaler=make_scaler(compute.device, compute.precision),
         clock=Clock(plan, _steps_per_epoch(plan, train)), notes=(*dataset.notes, *notes, compute.why),
         anisotropy=spacing[0] / min(spacing[1:]) if plan.net.dims == 3 else 1.0, start=start,
         batch_size=training.batch_size or 1, recipe=make_recipe(training.recipe),
@@ -154,11 +170,16 @@ def finish_job(job: Job) -> Model:
     average = job.average.average.eval()
     if job.progress.best is not None:
         average.load_state_dict(job.progress.best)
+    else:
+        job.progress.kept = job.progress.step, job.progress.seconds
+    _mark_kept(job.progress)
     net = average.to("cpu")
     parents = (*job.start.parents, job.start.id) if job.start else ()
     facts = {
         "steps": job.progress.step,
         "seconds": round(job.progress.seconds, 1),
+        "kept_step": job.progress.kept[0],
+        "kept_seconds": round(job.progress.kept[1], 1),
         "device": str(job.compute.device),
         "precision": job.compute.precision,
         "images": [image.name for image in job.train],
@@ -170,3 +191,10 @@ def finish_job(job: Job) -> Model:
     if model.scores is not None:
         model.scores = Scores.from_dict({**model.scores.to_dict(), "model": model.id})
     return model
+
+
+def _mark_kept(progress: Progress) -> None:
+    """Say in the history which row's weights were kept."""
+    for row in progress.history:
+        if row["step"] == progress.kept[0] and "loss" not in row:
+            row["kept"] = 1

@@ -6,6 +6,7 @@ is the running average of the weights.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Generator
@@ -16,14 +17,18 @@ import torch
 from torch import nn
 
 from napari_unetseg.data.augment import augment
+from napari_unetseg.devices import is_out_of_memory
 from napari_unetseg.errors import OutOfMemory, PlanError, Stopped, WriteError
 from napari_unetseg.events import Control, Event, Note, PreviewReady, Started, StepDone, Validated, View, verb
 from napari_unetseg.inference.evaluate import evaluate
 from napari_unetseg.nets import Model
 from napari_unetseg.optim import SCHEDULES, Moment
 from napari_unetseg.plan import Plan
+from napari_unetseg.scores import Scores
 from napari_unetseg.training.job import Job, finish_job, prepare_job
+from napari_unetseg.training.ladder import portions, smaller_tile, step_down
 from napari_unetseg.training.resume import Checkpoint
+from napari_unetseg.training.stopping import interruptible
 
 __all__ = ["fine_tune"]
 
@@ -73,11 +78,29 @@ def fine_tune(
         When stopped before the first step.
     """
     control = control or Control()
-    job = prepare_job(data, plan or Plan(), minutes, start)
+    job = prepare_job(data, plan or Plan(), minutes, start, control)
     checkpoint = Checkpoint(Path(folder)) if folder else None
     if resume and checkpoint:
         checkpoint.load(job)
     yield Started("training", str(job.compute.device), job.clock.total_steps or 0, job.notes)
+    with interruptible(control, job.net, job.average.average):
+        with contextlib.suppress(Stopped):
+            yield from _train(job, control, checkpoint)
+        if job.progress.step == 0 and job.start is None:
+            raise Stopped("Training was stopped before its first step.", hint="Nothing was changed.")
+        if job.progress.validated_at != job.progress.step and not (control.stopped and job.progress.best is not None):
+            yield from _validate(job, control)
+    if job.clock.stalled(job.progress):
+        yield Note(f"Ended early: nothing gained in {job.plan.training.stop_after} validations.")
+    model = finish_job(job)
+    if checkpoint:
+        model.save(checkpoint.folder)
+        checkpoint.clear()
+    return model
+
+
+def _train(job: Job, control: Control, checkpoint: Checkpoint | None) -> Generator[Event, None, None]:
+    """Step, validate, save and show until the budget is used up; raises `Stopped` when it is to end before."""
     if job.progress.step == 0 and job.start is not None:
         yield from _validate(job, control)
     while not job.clock.over(job.progress) and not control.stopped:
@@ -91,18 +114,7 @@ def fine_tune(
             if checkpoint:
                 yield from _save(checkpoint, job)
         if control.view is not None and job.clock.preview_due(job.progress):
-            yield from _preview(job, control.view)
-    if job.progress.step == 0 and job.start is None:
-        raise Stopped("Training was stopped before its first step.", hint="Nothing was changed.")
-    if job.progress.validated_at != job.progress.step and not (control.stopped and job.progress.best is not None):
-        yield from _validate(job, control)
-    if job.clock.stalled(job.progress):
-        yield Note(f"Ended early: nothing gained in {job.plan.training.stop_after} validations.")
-    model = finish_job(job)
-    if checkpoint:
-        model.save(checkpoint.folder)
-        checkpoint.clear()
-    return model
+            yield from _preview(job, control.view, control)
 
 
 def _save(checkpoint: Checkpoint, job: Job) -> Generator[Event, None, None]:
@@ -113,27 +125,14 @@ def _save(checkpoint: Checkpoint, job: Job) -> Generator[Event, None, None]:
 
 
 def _step(job: Job) -> Generator[Event, None, float]:
-    """One optimiser step, on smaller batches when memory runs out; returns the loss."""
+    """One optimiser step, with less at a time when memory runs out; returns the loss."""
     progress, training = job.progress, job.plan.training
     moment = Moment(job.clock.done(progress), progress.step, tuple(progress.scored))
     rate = training.learning_rate * SCHEDULES[training.schedule](moment, training)
     for group in job.optimiser.param_groups:
         group["lr"] = rate
-    while True:
-        try:
-            with job.governor.step():
-                loss = _learn(job)
-            break
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            if job.batch_size == 1:
-                sides = " x ".join(map(str, training.patch or ()))
-                raise OutOfMemory(
-                    f"{job.compute.device} ran out of memory with one patch of {sides} voxels.",
-                    hint="Give a smaller patch or width, or train on the CPU.",
-                ) from error
-            job.batch_size //= 2
-            job.optimiser.zero_grad(set_to_none=True)
-            yield Note(f"Out of memory: going on with {job.batch_size} patches a step.", "warning")
+    while (loss := _try_to_learn(job)) is None:
+        yield Note(step_down(job), "warning")
     if not math.isfinite(loss):
         raise PlanError("The training diverged: the loss is not a number.", hint="Give a smaller learning rate.")
     progress.step += 1
@@ -142,30 +141,47 @@ def _step(job: Job) -> Generator[Event, None, float]:
     return loss
 
 
+def _try_to_learn(job: Job) -> float | None:
+    """Loss of one step; None, with everything as it was before, when memory ran out."""
+    try:
+        with job.governor.step():
+            return _learn(job)
+    except Stopped:
+        job.feed.rewind()
+        raise
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        job.feed.rewind()
+        return None  # out of here, so that the error lets go of its tensors
+
+
 def _learn(job: Job) -> float:
-    training = job.plan.training
-    batch = job.sampler.draw(job.batch_size)
+    """One step on one batch, in parts where memory is short; the weights change at its very end."""
+    training, loss = job.plan.training, torch.zeros((), device=job.compute.device)
+    batch = job.feed.take(job.batch_size)
     batch = augment(batch, training.augment, training.seed + job.progress.step, job.anisotropy, job.recipe)
-    image, target, known = (
-        job.compute.place(batch.image),
-        batch.target.to(job.compute.device),
-        batch.known.to(job.compute.device),
-    )
-    with job.compute.autocast():
-        logits = job.net(image)
-    heads = logits if isinstance(logits, list) else [logits]
-    loss = torch.stack([job.loss(head.float(), target, known) for head in heads]).mean()
     job.optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    for part in portions(batch, job.parts):
+        with job.compute.autocast():
+            logits = job.net(job.compute.place(part.image))
+        heads = logits if isinstance(logits, list) else [logits]
+        share = torch.stack([job.loss(head.float(), part.target, part.known) for head in heads]).mean() / job.parts
+        job.scaler.scale(share).backward()
+        loss += share.detach()
+    job.scaler.unscale_(job.optimiser)
     nn.utils.clip_grad_norm_(job.net.parameters(), 12.0)
-    job.optimiser.step()
+    job.scaler.step(job.optimiser)
+    job.scaler.update()
+    job.feed.look_ahead(job.batch_size)
     return loss.item()
 
 
 def _validate(job: Job, control: Control) -> Generator[Event, None, None]:
     begin = time.monotonic()
     try:
-        scores = evaluate(job.predictor, job.heldout or job.train, job.classes, job.rule, control)
+        while (scores := _try_to_score(job, control)) is None:
+            yield Note(smaller_tile(job), "warning")
     except Stopped:
         return
     progress = job.progress
@@ -174,6 +190,7 @@ def _validate(job: Job, control: Control) -> Generator[Event, None, None]:
     if best:
         progress.best = {k: v.detach().cpu().clone() for k, v in job.average.average.state_dict().items()}
         progress.best_scores = scores
+        progress.kept = progress.step, progress.seconds
     progress.validated_at = progress.step
     row = {"step": progress.step, "seconds": round(progress.seconds, 2)}
     row.update({f"dice {name}": value for name, value in scores.dice.items()})
@@ -183,7 +200,15 @@ def _validate(job: Job, control: Control) -> Generator[Event, None, None]:
     yield Validated(progress.step, scores, best, progress.seconds)
 
 
-def _preview(job: Job, view: View) -> Generator[Event, None, None]:
+def _try_to_score(job: Job, control: Control) -> Scores | None:
+    """Scores on what was held out; None when memory ran out."""
+    try:
+        return evaluate(job.predictor, job.heldout or job.train, job.classes, job.rule, control)
+    except OutOfMemory:
+        return None
+
+
+def _preview(job: Job, view: View, control: Control) -> Generator[Event, None, None]:
     """Mask of what the user looks at; of a volume only the plane, with the slab a 3D net needs around it."""
     begin = time.monotonic()
     image = job.image(view.case)
@@ -195,6 +220,11 @@ def _preview(job: Job, view: View) -> Generator[Event, None, None]:
         half = 0 if job.plan.net.dims == 2 else (job.plan.training.patch or (32,))[0] // 2
         first = max(0, index - half)
         image, index = image[:, first : index + half + 1], index - first
-    mask = job.predictor.mask(job.predictor.probabilities(image))
+    try:
+        mask = job.predictor.mask(job.predictor.probabilities(image, control))
+    except Stopped:
+        return
+    except OutOfMemory:
+        return (yield Note(smaller_tile(job), "warning"))
     job.clock.previewed(time.monotonic() - begin)
     yield PreviewReady(job.progress.step, view, mask if index is None else mask[index])

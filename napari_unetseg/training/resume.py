@@ -14,6 +14,7 @@ from napari_unetseg.errors import ModelError, WriteError
 from napari_unetseg.nets.checkpoint import save_tensors
 from napari_unetseg.scores import Scores
 from napari_unetseg.training.job import Job
+from napari_unetseg.training.ladder import rungs, step_to
 
 __all__ = ["Checkpoint"]
 
@@ -64,8 +65,10 @@ class Checkpoint:
             "top": progress.top,
             "floor": progress.floor,
             "scored": progress.scored,
-            "sampler": job.sampler.state,
-            "batch_size": job.batch_size,
+            "kept": progress.kept,
+            "sampler": job.feed.state,
+            "rungs": rungs(job),
+            "scale": job.scaler.state_dict(),
         }
         (part / "state.json").write_text(json.dumps(facts), encoding="utf-8")
         shutil.rmtree(self.place, ignore_errors=True)
@@ -98,7 +101,10 @@ class Checkpoint:
             progress.best_scores = Scores.from_dict(facts["best_scores"]) if facts["best_scores"] else None
             progress.validated_at = progress.step
             progress.top, progress.floor, progress.scored = facts["top"], facts["floor"], facts["scored"]
-            job.sampler.state, job.batch_size = facts["sampler"], facts["batch_size"]
+            progress.kept = tuple(facts["kept"])
+            step_to(job, facts["rungs"])
+            job.feed.state = facts["sampler"]
+            job.scaler.load_state_dict(facts["scale"])
         except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
             why = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(
