@@ -74,6 +74,9 @@ class DataPlan(_Frozen):
     )
     fold: int | None = Field(None, ge=0, description="Which fold to hold out, when folds are given.")
     folds: int = Field(5, ge=2, le=20, description="Number of folds, where the data does not bring its own.")
+    neighbours: int = Field(
+        0, ge=0, le=16, description="Of a 2D net on volumes: planes on each side that it also sees, as channels (2.5D)."
+    )
 
 
 class TrainingPlan(_Frozen):
@@ -128,6 +131,12 @@ class InferencePlan(_Frozen):
 
     tile: Size | None = Field(None, description="Tile size in voxels; the training patch or larger.")
     overlap: float = Field(0.25, ge=0, lt=1, description="Share of a tile that overlaps its neighbour.")
+    margin: int | None = Field(
+        None, ge=0, le=512, description="Voxels mirrored around the image; 16 in planes, 4 in volumes when not given."
+    )
+    axes: Literal["planes", "all"] = Field(
+        "planes", description="Of a 2D net on volumes: plane by plane, or along all three axes and averaged (slower)."
+    )
     threshold: float = Field(0.5, gt=0, lt=1, description="Probability from which a one-class net says yes.")
     temperature: float = Field(
         1.0, ge=0.01, le=100, description="What logits are divided by, fitted on held-out voxels so that 0.8 means 0.8."
@@ -204,6 +213,11 @@ class Plan(_Frozen):
         if self.data.normalisation is None:
             raise PlanError("The plan does not say how intensities are normalised.", hint="Use the plan of a model.")
         return self.data.normalisation
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of an image: those of the net, neighbouring planes not counted."""
+        return self.net.in_channels // (2 * self.data.neighbours + 1)
 
     @property
     def patch(self) -> tuple[int, ...]:

@@ -86,7 +86,7 @@ def _net(plan: Plan, dataset: Dataset, samples: Sequence[Sample], compute: Compu
                 "A 3D net needs volumes, and these images are 2D.", hint="Leave out --dims, or use --dims 2."
             )
     else:
-        dims = 3 if dataset.ndim == 3 and 3 in able and _worth_3d(samples) else 2
+        dims = 3 if dataset.ndim == 3 and 3 in able and not plan.data.neighbours and _worth_3d(samples) else 2
         if dims not in able:
             dims = able[0]
         if dataset.ndim == 3:
@@ -95,10 +95,19 @@ def _net(plan: Plan, dataset: Dataset, samples: Sequence[Sample], compute: Compu
                 if dims == 3
                 else "2D: the volumes are learned plane by plane."
             )
+    neighbours = plan.data.neighbours
+    if neighbours and (dims == 3 or dataset.ndim == 2):
+        raise PlanError(
+            "Neighbouring planes are for 2D nets on volumes.",
+            hint="Set data.neighbours to 0, or dims to 2 for volumes.",
+        )
+    if neighbours:
+        notes.append(f"2.5D: {neighbours} planes on each side of every plane are seen too, as channels.")
     outputs = 1 if len(dataset.classes) == 2 else len(dataset.classes)
     if plan.given("net", "outputs") and plan.net.outputs == len(dataset.classes):
         outputs = plan.net.outputs
-    changes: dict[str, object] = {"dims": dims, "in_channels": dataset.in_channels, "outputs": outputs}
+    channels = dataset.in_channels * (2 * neighbours + 1)
+    changes: dict[str, object] = {"dims": dims, "in_channels": channels, "outputs": outputs}
     decided = decide_net(plan, compute.device.type)
     if decided.get("width", 1.0) != 1.0:
         notes.append("Half the paper's width, about four times faster on this processor (width 1 is the paper's).")

@@ -17,7 +17,7 @@ from napari_unetseg.data.normalise import Annotated, about, normalise
 from napari_unetseg.errors import AnnotationError, PlanError
 from napari_unetseg.plan import Normalisation
 
-__all__ = ["Batch", "PatchSampler", "Prepared", "prepare"]
+__all__ = ["Batch", "PatchSampler", "Prepared", "neighbouring", "prepare"]
 
 _INDEXED = 200_000  # known voxels kept a class and case: more would change nothing but the memory
 _SLAB = 2**22
@@ -97,6 +97,8 @@ class PatchSampler:
         1: every class is at the centre equally often; 0: as often as it is annotated.
     jitter : float
         How far from the centre the chosen voxel may lie: 0 in the middle, 1 anywhere in the window.
+    neighbours : int
+        Of a 2D patch on a volume: planes on each side that become channels before and after its own (2.5D).
 
     Raises
     ------
@@ -115,11 +117,13 @@ class PatchSampler:
         *,
         balance: float = 1.0,
         jitter: float = 0.75,
+        neighbours: int = 0,
     ) -> None:
         self.samples = tuple(samples)
         self.patch = tuple(int(p) for p in patch)
         self.n_classes = n_classes
         self.jitter = jitter
+        self.neighbours = neighbours
         self._rng = np.random.default_rng(seed)
         if any(sample.target.ndim < len(self.patch) for sample in self.samples):
             raise PlanError("A 3D net cannot learn from 2D images.", hint="Choose a net with dims 2.")
@@ -152,7 +156,7 @@ class PatchSampler:
 
     def draw(self, batch: int) -> Batch:
         """Draw `batch` windows: image float32, target int64, known bool, contiguous on the CPU."""
-        channels = self.samples[0].image.shape[0]
+        channels = self.samples[0].image.shape[0] * (2 * self.neighbours + 1)
         image = np.empty((batch, channels, *self.patch), np.float32)
         target = np.empty((batch, *self.patch), np.int64)
         known = np.empty((batch, *self.patch), bool)
@@ -181,7 +185,9 @@ class PatchSampler:
         """Copy the window around `voxel` into the three arrays."""
         source, mask, where = sample.image, sample.target, sample.known
         if len(voxel) > len(self.patch):
-            source, mask, where = source[:, voxel[0]], mask[voxel[0]], where[voxel[0]]
+            planes = neighbouring(voxel[0], self.neighbours, len(mask))
+            source = source[:, voxel[0]] if len(planes) == 1 else np.concatenate([source[:, i] for i in planes])
+            mask, where = mask[voxel[0]], where[voxel[0]]
             voxel = voxel[1:]
         starts = [self._start(v, s, p) for v, s, p in zip(voxel, mask.shape, self.patch, strict=True)]
         if all(a >= 0 and a + p <= s for a, s, p in zip(starts, mask.shape, self.patch, strict=True)):
@@ -205,6 +211,17 @@ class PatchSampler:
         slack = self.jitter * (patch - 1) / 2
         centre = voxel - (patch - 1) / 2 + self._rng.uniform(-slack, slack)
         return int(np.clip(round(centre), max(0, voxel - patch + 1), min(size - patch, voxel)))
+
+
+def neighbouring(plane: int, neighbours: int, size: int) -> list[int]:
+    """A plane of a volume of `size` planes between its neighbours on each side, mirrored at the volume's ends.
+
+    Examples
+    --------
+    >>> neighbouring(0, 1, 9), neighbouring(4, 1, 9)
+    ([1, 0, 1], [3, 4, 5])
+    """
+    return _reflect(np.arange(plane - neighbours, plane + neighbours + 1), size).tolist()
 
 
 def _index(sample: Prepared, counts: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:

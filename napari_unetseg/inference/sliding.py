@@ -1,26 +1,32 @@
 """Any image through a net, tile by tile, blended with a Gaussian, never resized.
 
-A 2D net on a volume segments it plane by plane. Tiles overlap and are weighted by a Gaussian, so that no seam shows;
-the tile nearest to `focus` comes first. MONAI's ``sliding_window_inference`` does the same blending in one call; ours
-is a generator, so that each tile can be shown, and stopped after (``benchmarks/sliding.py`` keeps the comparison).
+A 2D net on a volume segments it plane by plane, or along all three axes (`planes`). Tiles overlap and are weighted by
+a Gaussian, so that no seam shows; around the image lies a mirrored margin, so that a net does not meet the image's
+border, where it invents things; the tile nearest to `focus` comes first. MONAI's ``sliding_window_inference`` does the
+same blending in one call; ours is a generator, so that each tile can be shown, and stopped after
+(``benchmarks/sliding.py`` keeps the comparison).
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import math
 import time
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from napari_unetseg.data.normalise import about, normalise
-from napari_unetseg.devices import Compute, choose_compute
+from napari_unetseg.data.patches import neighbouring
+from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute, is_out_of_memory
 from napari_unetseg.errors import ModelError, OutOfMemory, ReadError, Stopped
 from napari_unetseg.events import Control, Event, TileDone, verb
-from napari_unetseg.losses import probabilities
+from napari_unetseg.inference.tiling import Grid, tile_slices, tile_weights, windowed
 from napari_unetseg.nets.checkpoint import Model
 from napari_unetseg.plan import Plan
 from napari_unetseg.postprocess import apply_steps
@@ -28,6 +34,7 @@ from napari_unetseg.volume import LabelVolume, Volume
 
 __all__ = [
     "Predictor",
+    "blend",
     "make_predictor",
     "predict",
     "predict_probabilities",
@@ -37,41 +44,9 @@ __all__ = [
 ]
 
 _TILE = {2: 512, 3: 96}  # largest tile side unless the plan says otherwise; larger ones only cost memory
-_BATCH_VOXELS = 512 * 512
-
-
-def tile_slices(shape: Sequence[int], tile: Sequence[int], overlap: float) -> list[tuple[slice, ...]]:
-    """Evenly spaced tiles that cover `shape`, neighbours overlapping by at least `overlap` of a tile.
-
-    Parameters
-    ----------
-    shape, tile : sequence of int
-        Size of the image and of a tile, in voxels; a tile is cut to the image where that is smaller.
-    overlap : float
-        In [0, 1).
-
-    Examples
-    --------
-    >>> [s[0] for s in tile_slices((10,), (6,), 0.25)]
-    [slice(0, 6, None), slice(4, 10, None)]
-    """
-    axes = []
-    for size, side in zip(shape, tile, strict=True):
-        side = min(side, size)
-        stride = max(1, int(side * (1 - overlap)))
-        count = 1 + -(-(size - side) // stride)
-        starts = np.linspace(0, size - side, count).round().astype(int) if count > 1 else [0]
-        axes.append([slice(int(start), int(start) + side) for start in starts])
-    return list(itertools.product(*axes))
-
-
-def tile_weights(tile: Sequence[int]) -> np.ndarray:
-    """Gaussian weights of a tile, float32, 1 in the middle and small but positive at the rim (sigma an eighth)."""
-    weights = np.ones((1,) * len(tile))
-    for axis, side in enumerate(tile):
-        x = (np.arange(side) - (side - 1) / 2) / max(side / 8, 1e-6)
-        weights = weights * np.exp(-0.5 * x**2).reshape([-1 if i == axis else 1 for i in range(len(tile))])
-    return np.maximum(weights, 1e-3).astype(np.float32)
+_MARGIN = {2: 16, 3: 4}  # measured on nets trained for a minute (docs/benchmarks.md); in 3D it costs more
+_BATCH_VOXELS = {"cpu": 2**16, "cuda": 2**21, "mps": 2**19}
+_ANSWERS = 8  # constant tiles whose answer is kept
 
 
 @dataclass(frozen=True)
@@ -86,11 +61,14 @@ class Predictor:
         Resolved plan of the net.
     compute : Compute
         Device, precision and memory order.
+    governor : ThreadGovernor
+        Chooses the number of threads while it runs.
     """
 
     net: nn.Module
     plan: Plan
     compute: Compute
+    governor: ThreadGovernor = field(default_factory=ThreadGovernor, compare=False, repr=False)
 
     @property
     def tile(self) -> tuple[int, ...]:
@@ -101,8 +79,33 @@ class Predictor:
         patch = self.plan.training.patch or (0,) * dims
         return tuple(max(_TILE[dims], side) for side in patch[-dims:])
 
+    @property
+    def margin(self) -> int:
+        """Voxels mirrored around the image."""
+        given = self.plan.inference.margin
+        return _MARGIN[self.plan.net.dims] if given is None else given
+
+    @property
+    def channels(self) -> int:
+        """Probabilities that the net gives a voxel: 1 stands for one class against background."""
+        return self.plan.net.outputs
+
+    @property
+    def batch(self) -> int:
+        """Tiles that go through the net at once."""
+        return max(1, _BATCH_VOXELS.get(self.compute.device.type, 2**16) // int(np.prod(self.tile)))
+
+    def grid(self, shape: Sequence[int]) -> Grid:
+        """Tiles of an image, or of a plane of it: the last axes of `shape`."""
+        dims = self.plan.net.dims
+        return Grid.of(shape[-dims:], self.tile, self.plan.inference.overlap, self.margin)
+
     def tiles(
-        self, image: np.ndarray, focus: Sequence[float] | None = None, control: Control | None = None
+        self,
+        image: np.ndarray,
+        focus: Sequence[float] | None = None,
+        control: Control | None = None,
+        spacing: Sequence[float] | None = None,
     ) -> Generator[Event, None, np.ndarray]:
         """Segment a prepared image; yields `TileDone`, returns class probabilities.
 
@@ -113,7 +116,9 @@ class Predictor:
         focus : sequence of float, optional
             Position ``([z,] y, x)`` whose tile comes first.
         control : Control, optional
-            Polled after every tile.
+            Polled after every tile, and between the layers of the net.
+        spacing : sequence of float, optional
+            Voxel size, for a 2D net that looks along all axes of a volume; cubes when omitted.
 
         Returns
         -------
@@ -125,34 +130,40 @@ class Predictor:
         Stopped
             When `control` said stop.
         """
-        dims, shape = self.plan.net.dims, image.shape[1:]
-        regions = tile_slices(shape[-dims:], self.tile, self.plan.inference.overlap)
-        weights = tile_weights([part.stop - part.start for part in regions[0]])
-        norm = np.zeros(shape[-dims:], np.float32)
-        for region in regions:
-            norm[region] += weights
-        jobs = [(plane, region) for plane in np.ndindex(*shape[:-dims]) for region in regions]
-        if focus is not None:
-            jobs.sort(key=lambda job: _distance(job, focus))
-        classes = max(2, self.plan.net.outputs)
-        out = np.zeros((classes, *shape), np.float32)
-        batch = max(1, _BATCH_VOXELS // weights.size)
-        start = time.monotonic()
-        for first in range(0, len(jobs), batch):
-            if control is not None and control.stopped:
-                raise Stopped("Segmentation was stopped.", hint="Nothing was written.")
-            some = jobs[first : first + batch]
-            tiles = np.stack([image[(slice(None), *plane, *region)] for plane, region in some])
-            for (plane, region), tile in zip(some, self._run(tiles), strict=True):
-                where = (slice(None), *plane, *region)
-                out[where] += tile * (weights / norm[region])
-            done = first + len(some)
-            yield TileDone(done, len(jobs), (time.monotonic() - start) / done * (len(jobs) - done))
-        return out
+        if self.plan.inference.axes == "all" and self.plan.net.dims == 2 and image.ndim == 4:
+            from napari_unetseg.inference.planes import along_all_axes
 
-    def probabilities(self, image: np.ndarray, control: Control | None = None) -> np.ndarray:
+            return (yield from along_all_axes(self, image, focus, control, spacing))
+        dims, shape = self.plan.net.dims, image.shape[1:]
+        grid = self.grid(shape)
+        jobs = list(itertools.product(np.ndindex(*shape[:-dims]), grid.indices))
+        if focus is not None:
+            jobs.sort(key=lambda job: float(np.square(np.subtract((*job[0], *grid.centre(job[1])), focus)).sum()))
+        out = torch.zeros((max(2, self.channels), *shape), device=self._blending_device(shape))
+        sums = out[1:] if self.channels == 1 else out
+        answers: dict[bytes, Tensor] = {}
+        start = time.monotonic()
+        with interruptible(self.net, control):
+            done = 0
+            while done < len(jobs):
+                _poll(control)
+                # the tile under the eye goes alone, to be seen soon
+                some = jobs[done : done + (1 if focus is not None and not done else self.batch)]
+                tiles = [windowed(self.planes(image, plane), grid.window(index)) for plane, index in some]
+                for (plane, index), result in zip(some, self.answered(tiles, answers), strict=True):
+                    blend(sums[(slice(None), *plane)], result, grid, index)
+                done += len(some)
+                yield TileDone(done, len(jobs), (time.monotonic() - start) / done * (len(jobs) - done))
+        sums.clamp_(0, 1)
+        if self.channels == 1:
+            torch.sub(1, out[1], out=out[0])
+        return out.cpu().numpy()
+
+    def probabilities(
+        self, image: np.ndarray, control: Control | None = None, spacing: Sequence[float] | None = None
+    ) -> np.ndarray:
         """Run `tiles` to the end."""
-        run = self.tiles(image, control=control)
+        run = self.tiles(image, control=control, spacing=spacing)
         while True:
             try:
                 next(run)
@@ -165,23 +176,90 @@ class Predictor:
             return (probability[1] > self.plan.inference.threshold).astype(np.uint8)
         return probability.argmax(axis=0).astype(np.uint8)
 
-    @torch.no_grad()
-    def _run(self, tiles: np.ndarray) -> np.ndarray:
+    def planes(self, image: Any, plane: Sequence[int]) -> np.ndarray:
+        """What the net sees of a plane of `image` ``(C, Z, Y, X)``, its neighbours as channels; a whole if no plane."""
+        if not plane:
+            return image
+        if not self.plan.data.neighbours:
+            return image[:, plane[0]]
+        index = neighbouring(plane[0], self.plan.data.neighbours, image.shape[1])
+        return np.concatenate([image[:, i] for i in index])
+
+    def answered(self, tiles: Sequence[np.ndarray], answers: dict[bytes, Tensor]) -> list[Tensor]:
+        """Results of `run`; of tiles that are one value everywhere each is computed once, and kept in `answers`."""
+        keys = [_constant(tile) for tile in tiles]
+        fresh = [i for i, key in enumerate(keys) if key is None or key not in answers]
+        results: dict[int, Tensor] = {}
+        if fresh:
+            results = dict(zip(fresh, self.run(np.stack([tiles[i] for i in fresh])), strict=True))
+        for i, key in enumerate(keys):
+            if key is not None and i in results and len(answers) < _ANSWERS:
+                answers[key] = results[i].clone()
+        return [results[i] if i in results else answers[key or b""] for i, key in enumerate(keys)]
+
+    @torch.inference_mode()
+    def run(self, tiles: np.ndarray) -> Tensor:
+        """Probabilities ``(B, channels, ...)`` float32, on the device, of tiles ``(B, C, ...)`` float32."""
         try:
-            with self.compute.autocast():
+            with self.governor.step(), self.compute.autocast():
                 logits = self.net(self.compute.place(torch.from_numpy(tiles)))
-            return probabilities(logits.float() / self.plan.inference.temperature).cpu().numpy()
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise OutOfMemory(
-                f"The device ran out of memory on a tile of {' x '.join(map(str, tiles.shape[2:]))} voxels.",
-                hint="Give a smaller tile in the plan (inference.tile), or use the CPU.",
-            ) from error
+            logits = logits.float() / self.plan.inference.temperature
+            return logits.sigmoid() if self.channels == 1 else logits.softmax(dim=1)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(tiles) == 1:
+                raise OutOfMemory(
+                    f"The device ran out of memory on a tile of {' x '.join(map(str, tiles.shape[2:]))} voxels.",
+                    hint="Give a smaller tile in the plan (inference.tile), or use the CPU.",
+                ) from error
+        half = len(tiles) // 2
+        return torch.cat([self.run(tiles[:half]), self.run(tiles[half:])])
+
+    def _blending_device(self, shape: Sequence[int]) -> torch.device:
+        """The net's own device where the sums are small beside its memory."""
+        if self.compute.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.compute.device)
+            if 4 * max(2, self.channels) * int(np.prod(shape)) < free // 4:
+                return self.compute.device
+        return torch.device("cpu")
 
 
-def _distance(job: tuple[tuple[int, ...], tuple[slice, ...]], focus: Sequence[float]) -> float:
-    plane, region = job
-    centre = [*plane, *((part.start + part.stop) / 2 for part in region)]
-    return sum((c - f) ** 2 for c, f in zip(centre, focus, strict=True))
+def blend(sums: Tensor, result: Tensor, grid: Grid, index: Sequence[int]) -> None:
+    """Add the weighted result ``(K, ...)`` of a tile to the sums ``(K, ...)`` of the image."""
+    weight = torch.ones((), device=sums.device)
+    part, inside = [], grid.inside(index)
+    for where, window, along in zip(inside, grid.window(index), grid.weights(index), strict=True):
+        here = slice(where.start - window.start, where.stop - window.start)
+        part.append(here)
+        weight = weight[..., None] * torch.from_numpy(along[here]).to(sums.device)
+    sums[(slice(None), *inside)].addcmul_(result[(slice(None), *part)].to(sums), weight.to(sums.dtype))
+
+
+def _constant(tile: np.ndarray) -> bytes | None:
+    """The values of the channels of a tile ``(C, ...)`` that is the same everywhere; None of any other."""
+    flat = tile.reshape(len(tile), -1)
+    first = flat[:, :1]
+    if (flat[:, :64] != first).any() or (flat != first).any():
+        return None
+    return first.tobytes()
+
+
+def _poll(control: Control | None) -> None:
+    if control is not None and control.stopped:
+        raise Stopped("Segmentation was stopped.", hint="Nothing was written.")
+
+
+@contextlib.contextmanager
+def interruptible(net: nn.Module, control: Control | None) -> Iterator[None]:
+    """Poll `control` before every module of the net too: a large net may take seconds a tile."""
+    modules = net.modules() if control is not None else ()
+    hooks = [module.register_forward_pre_hook(lambda *_: _poll(control)) for module in modules]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def prepared_image(model: Model, image: Volume) -> np.ndarray:
@@ -198,10 +276,10 @@ def prepared_image(model: Model, image: Volume) -> np.ndarray:
             f"A model segments a Volume, not {type(image).__name__}.",
             hint="Read the file with napari_unetseg.read, or give Volume(array) with the channel axis in front.",
         )
-    if (channels := image.data.shape[0]) != net.in_channels:
+    if (channels := image.data.shape[0]) != model.plan.image_channels:
         raise ModelError(
             f"The image {_name(image)} has {channels} channel{'s' * (channels != 1)}, the model was trained on "
-            f"{net.in_channels}.",
+            f"{model.plan.image_channels}.",
             hint="Use a model that was trained on such images.",
         )
     if image.ndim < net.dims:
@@ -243,7 +321,7 @@ def predict_probabilities(
         Background first; they sum to 1.
     """
     prepared = prepared_image(model, image)
-    return (yield from make_predictor(model).tiles(prepared, focus, control))
+    return (yield from make_predictor(model).tiles(prepared, focus, control, image.geometry.spacing))
 
 
 @verb
@@ -276,6 +354,6 @@ def predict(
     """
     prepared = prepared_image(model, image)
     predictor = make_predictor(model)
-    probability = yield from predictor.tiles(prepared, focus, control)
+    probability = yield from predictor.tiles(prepared, focus, control, image.geometry.spacing)
     mask = apply_steps(predictor.mask(probability), model.plan.post.steps, image.geometry.spacing)
     return LabelVolume(mask, image.geometry, image.path, image.header)

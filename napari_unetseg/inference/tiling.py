@@ -1,0 +1,159 @@
+"""Where tiles lie and how they are weighted: evenly spaced, reaching a little beyond the image, blended without seams.
+
+The weights of a tile are a product of one weight an axis, each divided beforehand by the sum over all tiles there. So
+results are added up and nothing is divided afterwards; and tiles can be added in any order, or in rows that are
+finished one after the other.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+__all__ = ["Axis", "Grid", "mirrored", "tile_slices", "tile_weights", "windowed"]
+
+
+def tile_slices(shape: Sequence[int], tile: Sequence[int], overlap: float) -> list[tuple[slice, ...]]:
+    """Evenly spaced tiles that cover `shape`, neighbours overlapping by at least `overlap` of a tile.
+
+    Parameters
+    ----------
+    shape, tile : sequence of int
+        Size of the image and of a tile, in voxels; a tile is cut to the image where that is smaller.
+    overlap : float
+        In [0, 1).
+
+    Examples
+    --------
+    >>> [s[0] for s in tile_slices((10,), (6,), 0.25)]
+    [slice(0, 6, None), slice(4, 10, None)]
+    """
+    axes = [Axis.of(size, side, overlap) for size, side in zip(shape, tile, strict=True)]
+    return list(itertools.product(*([slice(a, a + axis.side) for a in axis.starts] for axis in axes)))
+
+
+def tile_weights(tile: Sequence[int]) -> np.ndarray:
+    """Gaussian weights of a tile, float32, 1 in the middle and small but positive at the rim (sigma an eighth)."""
+    weights = np.ones(())
+    for side in tile:
+        weights = weights[..., None] * _bell(side)
+    return weights.astype(np.float32)
+
+
+def _bell(side: int) -> np.ndarray:
+    x = (np.arange(side) - (side - 1) / 2) / max(side / 8, 1e-6)
+    bell = np.exp(-0.5 * x**2)
+    return np.maximum(bell / bell.max(), 1e-3)
+
+
+def mirrored(start: int, stop: int, size: int) -> np.ndarray:
+    """Indices ``start..stop-1``, those outside ``0..size-1`` folded back in by mirroring at both ends."""
+    index = np.arange(start, stop)
+    if size == 1:
+        return np.zeros_like(index)
+    index %= 2 * size - 2
+    return np.minimum(index, 2 * size - 2 - index)
+
+
+def windowed(image: np.ndarray, window: Sequence[slice]) -> np.ndarray:
+    """Window of the last axes of `image`, mirrored where it reaches beyond; contiguous."""
+    sizes = image.shape[image.ndim - len(window) :]
+    if all(part.start >= 0 and part.stop <= size for part, size in zip(window, sizes, strict=True)):
+        return np.ascontiguousarray(image[(..., *window)])
+    for axis, (part, size) in enumerate(zip(window, sizes, strict=True), start=image.ndim - len(window)):
+        image = image.take(mirrored(part.start, part.stop, size), axis=axis)
+    return image
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Tiles along one axis.
+
+    Attributes
+    ----------
+    size : int
+        Voxels of the image.
+    side : int
+        Voxels of a tile.
+    starts : tuple of int
+        First voxel of each tile; negative where it begins in the mirrored margin.
+    """
+
+    size: int
+    side: int
+    starts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, size: int, side: int, overlap: float, margin: int = 0) -> Axis:
+        """Evenly spaced tiles that cover the image and a margin on both sides; one tile where the image fits it."""
+        margin = min(margin, size - 1)
+        if size <= side:
+            return cls(size, size + 2 * margin, (-margin,))
+        room = size + 2 * margin - side
+        count = 1 + -(-room // max(1, int(side * (1 - overlap))))
+        return cls(size, side, tuple(int(start) - margin for start in np.linspace(0, room, count).round()))
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """Weights ``(tiles, side)`` float32; over each voxel of the image they sum to 1."""
+        bell, total = _bell(self.side), np.zeros(self.starts[-1] - self.starts[0] + self.side)
+        places = [slice(start - self.starts[0], start - self.starts[0] + self.side) for start in self.starts]
+        for place in places:
+            total[place] += bell
+        return np.stack([bell / total[place] for place in places]).astype(np.float32)
+
+    def inside(self, index: int) -> slice:
+        """The part of the image that a tile covers."""
+        return slice(max(0, self.starts[index]), min(self.size, self.starts[index] + self.side))
+
+    def finished(self, index: int) -> slice:
+        """The part of the image that no later tile touches, and that earlier tiles have not finished."""
+        last = index == len(self.starts) - 1
+        return slice(max(0, self.starts[index]), self.size if last else max(0, self.starts[index + 1]))
+
+    def first_touching(self, voxel: int) -> int:
+        """The first tile that covers a voxel."""
+        return next(i for i, start in enumerate(self.starts) if start + self.side > voxel)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Tiles of an image: every combination of the tiles of its axes."""
+
+    axes: tuple[Axis, ...]
+
+    @classmethod
+    def of(cls, shape: Sequence[int], tile: Sequence[int], overlap: float, margin: int = 0) -> Grid:
+        """Cover `shape` with tiles of the sides `tile`, as `Axis.of` does."""
+        return cls(tuple(Axis.of(size, side, overlap, margin) for size, side in zip(shape, tile, strict=True)))
+
+    @property
+    def side(self) -> tuple[int, ...]:
+        """Sides of a tile."""
+        return tuple(axis.side for axis in self.axes)
+
+    @property
+    def indices(self) -> list[tuple[int, ...]]:
+        """Indices of all tiles, row by row."""
+        return list(itertools.product(*(range(len(axis.starts)) for axis in self.axes)))
+
+    def window(self, index: Sequence[int]) -> tuple[slice, ...]:
+        """Where a tile lies; it may reach beyond the image."""
+        starts = [axis.starts[i] for axis, i in zip(self.axes, index, strict=True)]
+        return tuple(slice(start, start + side) for start, side in zip(starts, self.side, strict=True))
+
+    def inside(self, index: Sequence[int]) -> tuple[slice, ...]:
+        """The part of the image that a tile covers."""
+        return tuple(axis.inside(i) for axis, i in zip(self.axes, index, strict=True))
+
+    def centre(self, index: Sequence[int]) -> tuple[float, ...]:
+        """Middle of a tile, in voxels of the image."""
+        return tuple((part.start + part.stop) / 2 for part in self.window(index))
+
+    def weights(self, index: Sequence[int]) -> list[np.ndarray]:
+        """Weights of a tile, one array an axis."""
+        return [axis.weights[i] for axis, i in zip(self.axes, index, strict=True)]
