@@ -106,7 +106,11 @@ class TileDone(Event):
 
 @dataclass(frozen=True)
 class FileDone(Event):
-    """One file of a folder is over: ``done``, ``skipped`` (was done), ``kept`` (corrected by hand) or ``failed``."""
+    """One file of a folder is over: ``done``, ``skipped`` (was done), ``kept`` (corrected by hand) or ``failed``.
+
+    `rate` counts files a second, those skipped left out; `flags` are reasons to look at the mask, `doubt` is that of the
+    net, 0 sure to 1 undecided, and `mask` the file that was written.
+    """
 
     index: int
     total: int
@@ -115,6 +119,10 @@ class FileDone(Event):
     error: str = ""
     seconds: float = 0.0
     left: float = 0.0
+    rate: float = 0.0
+    flags: tuple[str, ...] = ()
+    doubt: float | None = None
+    mask: str = ""
 
 
 @dataclass(frozen=True)

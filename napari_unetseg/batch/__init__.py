@@ -1,0 +1,8 @@
+"""Folders of files to masks, a table and a report: `segment_folder`, on this machine or on a Dask cluster."""
+
+from __future__ import annotations
+
+from napari_unetseg.batch.outputs import Cluster, Outputs
+from napari_unetseg.batch.run import segment_folder
+
+__all__ = ["Cluster", "Outputs", "segment_folder"]

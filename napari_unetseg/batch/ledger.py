@@ -1,0 +1,159 @@
+"""What became of each file: one JSON line a file, appended as it happens, so that a kill at any moment loses nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from napari_unetseg.batch.outputs import FLOATS, beside
+from napari_unetseg.errors import WriteError
+from napari_unetseg.io import atomic_write
+
+__all__ = ["Ledger", "hash_file"]
+
+NAME, _STARTED = "ledger.jsonl", ".started.jsonl"
+
+
+def hash_file(path: Path) -> str:
+    """Sixteen hexadecimal digits of the hash of a file, or of all that is in a folder."""
+    digest = hashlib.sha256()
+    parts = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for part in parts:
+        if part != path:
+            digest.update(os.fsencode(part.relative_to(path)) + b"\0")
+        with part.open("rb", buffering=0) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+class Ledger:
+    """``ledger.jsonl`` in an output folder: what happened to each file; where a file has two lines, the last counts.
+
+    A second, hidden file says which files were begun: their masks are ours to write again after a kill.
+
+    Parameters
+    ----------
+    folder : Path
+        The output folder.
+    recipe : str
+        Hash of all that decides a mask besides its image.
+    """
+
+    def __init__(self, folder: Path, recipe: str) -> None:
+        self.path, self.recipe = folder / NAME, recipe
+        self._starts = folder / _STARTED
+        self.written: set[Path] = set()  # every file of an earlier run
+        self.entries: dict[str, dict[str, Any]] = {}
+        self._begun: dict[str, list[dict[str, Any]]] = {}
+        for entry in _lines(self.path):
+            if entry.get("status") != "started":
+                self.entries[entry["file"]] = entry
+            self._claim(entry["mask"])
+        for line in _lines(self._starts):
+            self._claim(line["mask"])
+            if self.entries.get(line["file"], {}).get("start") != line.get("start"):
+                self._begun.setdefault(line["file"], []).append(line)
+            else:
+                self._begun.pop(line["file"], None)
+
+    def _claim(self, mask: str) -> None:
+        if mask:
+            self.written |= {Path(mask), *(beside(Path(mask), suffix) for suffix in FLOATS)}
+
+    def finished(self, file: Path, target: Path) -> dict[str, Any] | None:
+        """Entry of a file that was done with this recipe, is unchanged, and whose mask is still there."""
+        entry = self.entries.get(str(file))
+        if not entry or entry["status"] != "done" or entry["recipe"] != self.recipe or entry["mask"] != str(target):
+            return None
+        if not target.exists() or not file.exists():
+            return None
+        return entry if entry["mask_hash"] == hash_file(target) and entry["image_hash"] == hash_file(file) else None
+
+    def corrected(self, file: Path, target: Path) -> bool:
+        """Whether the mask that was written for a file is no longer what was written: somebody's work, to be kept."""
+        entry = self.entries.get(str(file), {})
+        if entry.get("status") != "done" or entry["mask"] != str(target) or not target.exists():
+            return False
+        return entry["mask_hash"] != hash_file(target)
+
+    def failed(self, file: Path) -> bool:
+        """Whether the last that happened to a file was a failure."""
+        return self.entries.get(str(file), {}).get("status") == "failed"
+
+    def starts(self, file: Path) -> int:
+        """How often a file was begun since it was last done or failed."""
+        return len(self._begun.get(str(file), ()))
+
+    def start(self, file: Path, target: Path) -> None:
+        """Say that a file is begun, so that a kill leaves no mask unclaimed."""
+        line = {"file": str(file), "mask": str(target), "start": secrets.token_hex(4)}
+        self._begun.setdefault(str(file), []).append(line)
+        # handed to the system, which a kill of this process does not undo; power loss costs a mask's name at worst
+        self._append(self._starts, line, sync=False)
+
+    def add(self, file: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Append what became of `file`."""
+        begun = self._begun.pop(str(file), [])
+        whole = {
+            "file": str(file),
+            **entry,
+            "recipe": self.recipe,
+            "start": begun[-1]["start"] if begun else "",
+            "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        self._append(self.path, whole, sync=True)
+        self.entries[str(file)] = whole
+        return whole
+
+    def tidy(self) -> None:
+        """Leave one line a file, and forget the beginnings that came to an end."""
+        text = "".join(json.dumps(entry) + "\n" for entry in self.entries.values())
+        if self.path.is_file() and self.path.read_bytes() != text.encode():
+            atomic_write(self.path, lambda path: path.write_text(text, encoding="utf-8"))
+        open_ends = [line for lines in self._begun.values() for line in lines]
+        if open_ends:
+            rest = "".join(json.dumps(line) + "\n" for line in open_ends)
+            atomic_write(self._starts, lambda path: path.write_text(rest, encoding="utf-8"))
+        else:
+            self._starts.unlink(missing_ok=True)
+
+    def _append(self, path: Path, line: Mapping[str, Any], *, sync: bool) -> None:
+        try:
+            with path.open("ab") as stream:
+                if stream.tell() and not _ends_whole(path):
+                    stream.write(b"\n")  # the last line was cut short by a kill
+                stream.write(json.dumps(line).encode() + b"\n")
+                stream.flush()
+                if sync:
+                    os.fsync(stream.fileno())
+        except OSError as error:
+            raise WriteError(
+                f"The ledger {path} cannot be written: {error.strerror or error}.",
+                hint="Free some space and run the same command again; finished files are skipped.",
+            ) from error
+
+
+def _ends_whole(path: Path) -> bool:
+    with path.open("rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        return stream.read(1) == b"\n"
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Whole lines of a ledger; one cut short by a kill is left out."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+            if isinstance(entry["file"], str) and isinstance(entry["mask"], str):
+                yield entry
+        except (ValueError, KeyError, TypeError):
+            continue

@@ -1,0 +1,75 @@
+"""Small pictures of masks over their images, and the sheet that shows many of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_unetseg.batch.outputs import thumbnail
+from napari_unetseg.figures import overlay, save_png
+
+__all__ = ["contact_sheet", "save_thumbnail"]
+
+SIDE = 144
+_COLUMNS, _MOST, _CAPTION, _GAP = 10, 100, 26, 6
+_COLOURS = {"failed": (176, 0, 32), "flagged": (150, 90, 0), "": (40, 40, 40)}
+
+
+def save_thumbnail(path: Path, image: np.ndarray, mask: np.ndarray) -> None:
+    """Draw a mask over its image, the plane with most of it in a volume, as a small JPEG."""
+    from PIL import Image
+
+    if mask.ndim == 3:
+        counts = np.count_nonzero(mask, axis=(1, 2))
+        plane = int(counts.argmax()) if counts.any() else len(mask) // 2
+        image, mask = image[:, plane], mask[plane]
+    step = max(1, -(-max(mask.shape) // (2 * SIDE)))
+    picture = Image.fromarray(overlay(image[:, ::step, ::step], mask[::step, ::step]))
+    picture.thumbnail((SIDE, SIDE))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, "JPEG", quality=85)
+
+
+def contact_sheet(path: Path, entries: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    """Write one PNG with the pictures of files in the order given, at most a hundred, each with its name and state."""
+    from PIL import Image, ImageDraw
+
+    shown = entries[:_MOST]
+    columns = min(_COLUMNS, max(1, len(shown)))
+    rows = -(-len(shown) // columns)
+    cell = SIDE + _GAP
+    head = 24
+    size = columns * cell + _GAP, head + rows * (cell + _CAPTION) + _GAP
+    page = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(page)
+    said = f"{len(entries)} files, worst first" if len(shown) == len(entries) else f"worst {_MOST} of {len(entries)}"
+    draw.text((_GAP, _GAP), said, fill=_COLOURS[""])
+    for index, entry in enumerate(shown):
+        left, top = _GAP + index % columns * cell, head + index // columns * (cell + _CAPTION)
+        picture = load_thumbnail(entry, folder)
+        if picture is None:
+            draw.rectangle((left, top, left + SIDE, top + SIDE), fill=(238, 238, 238))
+        else:
+            page.paste(picture, (left + (SIDE - picture.width) // 2, top + (SIDE - picture.height) // 2))
+        state = "failed" if entry["status"] == "failed" else ", ".join(entry.get("flags") or ())
+        colour = _COLOURS["failed" if state == "failed" else "flagged" if state else ""]
+        name = Path(entry["file"]).name.encode("ascii", "replace").decode()
+        draw.text((left, top + SIDE + 1), name if len(name) <= 24 else f"{name[:14]}..{name[-8:]}", fill=_COLOURS[""])
+        draw.text((left, top + SIDE + 13), state or f"doubt {entry.get('doubt') or 0:.2f}", fill=colour)
+    return save_png(path, np.asarray(page))
+
+
+def load_thumbnail(entry: Mapping[str, Any], folder: Path) -> Any:
+    """Picture of an entry; None where there is none, or it is damaged."""
+    from PIL import Image
+
+    if not entry["mask"]:
+        return None
+    try:
+        with Image.open(thumbnail(Path(entry["mask"]), folder)) as picture:
+            return picture.convert("RGB")
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,198 @@
+"""One file: read, through the net, mask written and measured; whatever goes wrong with it becomes its row."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import logging
+import os
+import socket
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_unetseg.batch.ledger import hash_file
+from napari_unetseg.batch.outputs import FLOATS, Job, Outputs, beside, thumbnail
+from napari_unetseg.batch.quality import look_at
+from napari_unetseg.batch.thumbnails import save_thumbnail
+from napari_unetseg.errors import Stopped, UnetSegError, WriteError
+from napari_unetseg.events import Control, Event
+from napari_unetseg.inference import Ensemble, entropy
+from napari_unetseg.io import read, read_labels, write
+from napari_unetseg.postprocess import STEPS, apply_steps
+from napari_unetseg.volume import LabelVolume, Volume
+
+__all__ = ["Entry", "Loaded", "Segmenter", "after_net", "failed", "keep", "measure_classes"]
+
+logger = logging.getLogger(__name__)
+
+Entry = dict[str, Any]
+
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An image in memory, the hash of its file, and how long reading took."""
+
+    image: Volume
+    hash: str
+    seconds: float
+
+
+class Segmenter:
+    """The three steps of a file, which may run at the same time for three files: read, think, finish.
+
+    Each gives what the next one needs, or the row of a file that failed.
+
+    Parameters
+    ----------
+    ensemble : Ensemble
+        Ready on its device.
+    outputs : Outputs
+        What is written.
+    """
+
+    def __init__(self, ensemble: Ensemble, outputs: Outputs) -> None:
+        self.ensemble, self.outputs = ensemble, outputs
+        self.ids = tuple(model.id for model in ensemble.models)
+
+    @property
+    def recipe(self) -> str:
+        """Hash of all that decides a mask besides its image."""
+        plans = (model.plan.to_json() for model in self.ensemble.models)
+        text = "".join(itertools.chain(*zip(self.ids, plans, strict=True))) + repr(self.outputs)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def read(self, job: Job) -> Loaded | Entry:
+        """Read a file."""
+        begin = time.monotonic()
+        try:
+            image = read(job.file)
+            return Loaded(image, hash_file(job.file), time.monotonic() - begin)
+        except Exception as error:  # a damaged file makes a decoder raise anything
+            return self._failed(job, error, time.monotonic() - begin)
+
+    def think(self, job: Job, loaded: Loaded, control: Control) -> Generator[Event, None, np.ndarray | Entry]:
+        """Probabilities of an image; yields `TileDone`."""
+        begin = time.monotonic()
+        try:
+            return (yield from self.ensemble.tiles(loaded.image, control))
+        except Stopped:
+            raise
+        except Exception as error:
+            return self._failed(job, error, loaded.seconds + time.monotonic() - begin)
+
+    def finish(self, job: Job, loaded: Loaded, probability: np.ndarray, seconds: float) -> Entry:
+        """Write the mask, measure it, and say how much it deserves trust.
+
+        Raises
+        ------
+        WriteError
+            When there is no place left on the disk: no file would do better.
+        """
+        begin = time.monotonic()
+        image, ensemble = loaded.image, self.ensemble
+        try:
+            classes, mask = after_net(ensemble.mask(probability), ensemble, image)
+            labels = LabelVolume(mask, image.geometry, image.path, image.header)
+            written = write(job.target, labels, like=image)
+            if self.outputs.probabilities:
+                _write_float(beside(job.target, FLOATS[0]), probability, image)
+            if self.outputs.uncertainty:
+                _write_float(beside(job.target, FLOATS[1]), entropy(probability)[None], image)
+            save_thumbnail(thumbnail(job.target, job.folder), image.data, classes)
+            return {
+                "status": "done",
+                "error": "",
+                "mask": str(written),
+                "classes": measure_classes(classes, labels, ensemble.classes),
+                **look_at(probability, classes, image, ensemble.models[0]),
+                "image_hash": loaded.hash,
+                "mask_hash": hash_file(written),
+                **self._facts(loaded.seconds + seconds + time.monotonic() - begin),
+            }
+        except Exception as error:
+            if _no_place(error):
+                raise
+            return self._failed(job, error, loaded.seconds + seconds + time.monotonic() - begin, loaded.hash)
+
+    def _failed(self, job: Job, error: Exception, seconds: float, image_hash: str = "") -> Entry:
+        if isinstance(error, UnetSegError):
+            said = str(error)
+        else:
+            logger.debug("%s failed", job.file.name, exc_info=error)
+            said = f"{type(error).__name__}: {error}".splitlines()[0]
+        image_hash = image_hash or _hash_anyway(job.file)
+        return {**failed(said), "image_hash": image_hash, **self._facts(seconds)}
+
+    def _facts(self, seconds: float) -> Entry:
+        return {
+            "model": "+".join(self.ids),
+            "seconds": round(seconds, 3),
+            "worker": f"{socket.gethostname()}:{os.getpid()}",
+        }
+
+
+def failed(error: str) -> Entry:
+    """Row of a file that has no mask, for `error`."""
+    nothing = {"mask": "", "classes": [], "doubt": None, "flags": [], "why": "", "image_hash": "", "mask_hash": ""}
+    return {"status": "failed", "error": error, **nothing, "model": "", "seconds": 0.0, "worker": ""}
+
+
+def keep(before: Mapping[str, Any], target: Path, classes: Sequence[str]) -> Entry:
+    """Row of a mask that somebody corrected by hand: left as it is, and measured as it is."""
+    entry = {**before, "status": "kept", "error": "", "classes": [], "flags": [], "doubt": None, "seconds": 0.0}
+    try:
+        labels = read_labels(target)
+        return {**entry, "classes": measure_classes(labels.data, labels, classes)}
+    except UnetSegError as error:
+        return {**entry, "status": "failed", "error": str(error)}
+
+
+def after_net(mask: np.ndarray, ensemble: Ensemble, image: Volume) -> tuple[np.ndarray, np.ndarray]:
+    """Mask of classes to be measured, and the mask to be written: the same, unless a step numbers the objects."""
+    steps = list(ensemble.models[0].plan.post.steps)
+    split = next((i for i, (name, _) in enumerate(steps) if STEPS.facts(name)["instances"]), len(steps))
+    classes = apply_steps(mask, steps[:split], image.geometry.spacing)
+    return classes, apply_steps(classes, steps[split:], image.geometry.spacing)
+
+
+def measure_classes(mask: np.ndarray, labels: LabelVolume, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Voxels, physical size and components of every class: connected parts (over corners too), or objects numbered."""
+    from scipy import ndimage
+
+    geometry = labels.geometry
+    voxel = float(np.prod(geometry.spacing))
+    unit = geometry.unit + ("2" if labels.ndim == 2 else "3")
+    found = []
+    for label, name in enumerate(classes[1:], start=1):
+        where = mask == label
+        voxels = int(np.count_nonzero(where))
+        if labels.data is mask:
+            components = int(ndimage.label(where, np.ones((3,) * labels.ndim))[1]) if voxels else 0
+        else:
+            components = len(np.unique(labels.data[where & (labels.data > 0)]))
+        found.append({"class": name, "voxels": voxels, "size": voxels * voxel, "unit": unit, "components": components})
+    return found
+
+
+def _write_float(path: Path, data: np.ndarray, image: Volume) -> None:
+    write(path, Volume(data.astype(np.float32), image.geometry, image.path, image.header), like=image)
+
+
+def _hash_anyway(file: Path) -> str:
+    try:
+        return hash_file(file)
+    except OSError:
+        return ""
+
+
+def _no_place(error: Exception) -> bool:
+    cause = error.__cause__ if isinstance(error, WriteError) else error
+    return isinstance(cause, OSError) and cause.errno in _NO_PLACE
