@@ -20,7 +20,7 @@ import numpy as np
 from napari_unetseg.errors import GeometryError
 from napari_unetseg.volume import Geometry, Volume
 
-__all__ = ["Layout", "LazyVolume", "LazyWriter", "RawFile", "Region", "Store", "whole_slices"]
+__all__ = ["Layout", "LazyVolume", "LazyWriter", "RawFile", "Region", "Store", "arrange", "arranged", "whole_slices"]
 
 Region = int | slice | EllipsisType | Sequence[int | slice | EllipsisType]
 Slices = tuple[slice, ...]
@@ -51,6 +51,30 @@ def whole_slices(region: Region, shape: Sequence[int]) -> tuple[Slices, tuple[in
             slices.append(slice(index, index + 1))
             dropped.append(axis)
     return tuple(slices), tuple(dropped)
+
+
+def arrange(array: np.ndarray, channels: Sequence[int], spatial: Sequence[int]) -> np.ndarray:
+    """``(C, [Z,] Y, X)`` from an array with the file's axes, by the numbers of its axes; others are of size 1."""
+    rest = [i for i in range(array.ndim) if i not in channels and i not in spatial]
+    array = array.transpose([*rest, *channels, *spatial])
+    return array.reshape(-1, *array.shape[-len(spatial) :])
+
+
+def arranged(
+    pixels: Any, shape: Sequence[int], channels: Sequence[int], spatial: Sequence[int]
+) -> tuple[tuple[int, ...], Callable[[Slices], np.ndarray]]:
+    """Shape ``(C, [Z,] Y, X)`` and `LazyVolume.fetch` of an array-like with the axes of the file; see `arrange`."""
+
+    def fetch(region: Slices) -> np.ndarray:
+        where = [slice(None)] * len(shape)
+        for axis, part in zip(spatial, region[1:], strict=True):
+            where[axis] = part
+        if len(channels) == 1:
+            where[channels[0]] = region[0]
+        part = arrange(np.asarray(pixels[tuple(where)]), channels, spatial)
+        return part if len(channels) == 1 else part[region[0]]
+
+    return (math.prod(shape[i] for i in channels), *(shape[i] for i in spatial)), fetch
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -147,9 +171,9 @@ class RawFile:
         self.dtype, self._last = np.dtype(dtype), last
 
     @classmethod
-    def make(cls, path: Path, offset: int, shape: Sequence[int], dtype: Any) -> RawFile:
+    def make(cls, path: Path, offset: int, shape: Sequence[int], dtype: Any, last: bool = False) -> RawFile:
         """Zeros at `offset` of a file that may be there already; `OSError` when the disk is full."""
-        raw = cls(path, offset, shape, dtype)
+        raw = cls(path, offset, shape, dtype, last)
         with path.open("r+b" if path.exists() else "wb") as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), offset, raw.nbytes)

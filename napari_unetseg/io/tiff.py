@@ -15,7 +15,7 @@ import numpy as np
 
 from napari_unetseg.errors import ReadError, WriteError
 from napari_unetseg.io.formats import FORMATS, Format, check_size, compact, hushed, labels_from, native
-from napari_unetseg.io.lazy import Layout, LazyVolume, RawFile, Store
+from napari_unetseg.io.lazy import Layout, LazyVolume, RawFile, Store, arrange
 from napari_unetseg.io.tiff_size import UNITS, stage_position, voxel_size
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
 
@@ -256,13 +256,6 @@ def axis_order(shape: Sequence[int], axes: str, path: Path) -> tuple[tuple[int, 
             hint="Save each time point or position as a file of its own, with its axes named.",
         )
     return tuple(i for i in kept if axes[i] in "CS"), (*planes, axes.index("Y"), axes.index("X"))
-
-
-def arrange(array: np.ndarray, channels: Sequence[int], spatial: Sequence[int]) -> np.ndarray:
-    """``(C, [Z,] Y, X)`` from an array with the file's axes; see `axis_order`."""
-    rest = [i for i in range(array.ndim) if i not in channels and i not in spatial]
-    array = array.transpose([*rest, *channels, *spatial])
-    return array.reshape(-1, *array.shape[-len(spatial) :])
 
 
 def _without_alpha(array: np.ndarray, page: Any) -> np.ndarray:

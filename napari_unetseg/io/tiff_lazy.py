@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from napari_unetseg.io.formats import hushed
-from napari_unetseg.io.lazy import LazyVolume, RawFile, Slices
-from napari_unetseg.io.tiff import arrange, axis_order, check_whole, geometry_of, open_file
+from napari_unetseg.io.lazy import LazyVolume, RawFile, arranged
+from napari_unetseg.io.tiff import axis_order, check_whole, geometry_of, open_file
 
 __all__ = ["open_tiff"]
 
@@ -48,17 +48,7 @@ def _lazy(tif: Any, path: Path) -> LazyVolume | None:
     if pixels is None:
         return None
     channels, spatial = axis_order(series.shape, series.axes, path)
-    shape = (math.prod(series.shape[i] for i in channels), *(series.shape[i] for i in spatial))
-
-    def fetch(region: Slices) -> np.ndarray:
-        where = [slice(None)] * len(series.shape)
-        for axis, part in zip(spatial, region[1:], strict=True):
-            where[axis] = part
-        if len(channels) == 1:
-            where[channels[0]] = region[0]
-        part = arrange(np.asarray(pixels[tuple(where)]), channels, spatial)
-        return part if len(channels) == 1 else part[region[0]]
-
+    shape, fetch = arranged(pixels, series.shape, channels, spatial)
     weakref.finalize(fetch, tif.close)
     blocks = None if isinstance(pixels, RawFile) else (1, *(pixels.chunks[i] for i in spatial))
     shape = (shape[0] - _idle_alpha(fetch, shape, page), *shape[1:])

@@ -3,6 +3,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import tifffile
 from PIL import Image
 
@@ -29,6 +30,8 @@ GEOMETRIES = {
     "millimetres": Geometry((3.0, 0.9765625, 0.9765625), "mm"),
     "unknown": Geometry((1.0, 1.0, 1.0)),
 }
+
+STAGE = Geometry((0.29, 0.1032, 0.1032), "um").shifted((26, -11630, 3009))  # somewhere on the microscope's stage
 
 
 def plane_of(geometry: Geometry) -> Geometry:
@@ -123,6 +126,11 @@ def seen_by_others(path) -> tuple[np.ndarray, np.ndarray]:
         seen = nib.load(path)
         index = np.argwhere(np.asarray(seen.dataobj))[0]
         return nib.affines.apply_affine(seen.affine, index), np.array(seen.header.get_zooms()[::-1])
+    if path.suffix in (".mha", ".nrrd"):
+        seen = sitk.ReadImage(str(path))
+        index = np.argwhere(sitk.GetArrayFromImage(seen))[0]
+        left, posterior, superior = seen.TransformIndexToPhysicalPoint([int(i) for i in index[::-1]])
+        return np.array([-left, -posterior, superior]), np.array(seen.GetSpacing()[::-1])
     if path.suffix == ".png":
         index = np.argwhere(np.asarray(Image.open(path)))[0]
         return np.array([0, *index]), np.ones(2)
@@ -130,12 +138,14 @@ def seen_by_others(path) -> tuple[np.ndarray, np.ndarray]:
         array = tif.asarray()
         pixels = tifffile.xml2dict(tif.ome_metadata)["OME"]["Image"]["Pixels"]
     steps = np.array([pixels.get(f"PhysicalSize{axis}") for axis in "ZYX"[-array.ndim :]])
-    return np.array([*(0,) * (3 - array.ndim), *np.argwhere(array)[0] * steps]), steps
+    first = pixels["Plane"][0]
+    start = np.array([first[f"Position{axis}"] for axis in "ZYX"])
+    return start + np.argwhere(array)[0] * steps, steps
 
 
 @pytest.mark.parametrize("name", list(io.FORMATS))
 def test_another_library_sees_a_marked_voxel_at_the_same_place(name, tmp_path):
-    geometry = {"nifti": turned(), "tiff": GEOMETRIES["micrometres"], "raster": Geometry((1, 1))}[name]
+    geometry = {"tiff": STAGE, "raster": Geometry((1, 1))}.get(name, turned())
     shape = (5, 6, 7)[-geometry.ndim :]
     index = (3, 1, 4)[-geometry.ndim :]
     mask = LabelVolume(np.zeros(shape, np.uint8), geometry)
