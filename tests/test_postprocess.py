@@ -178,7 +178,7 @@ def test_steps_run_in_order():
         (["fill-hole"], UnknownName, "fill-holes"),
         ([("minimum-size", {"volume": 3})], PlanError, "no option 'volume'. It takes size"),
         (["minimum-size"], PlanError, "needs the option size"),
-        ([("largest-component", {"n": 3})], PlanError, "It takes none"),
+        ([("largest-component", {"n": 3})], PlanError, "It takes classes"),
         ([("minimum-size", {"size": -1})], PlanError, "size of 'minimum-size' is -1"),
         ([("smooth", {"radius": "big"})], PlanError, "radius"),
         ([("split-touching", {"neck": 1.5})], PlanError, "between 0 and 1"),
