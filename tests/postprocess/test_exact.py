@@ -20,14 +20,6 @@ def blotches(shape, seed, classes=3, noise=0.04):
 
 SHAPES = [(37, 50), (1, 40), (40, 1), (9, 21, 30), (1, 30, 31), (17, 1, 29), (12, 13, 1)]
 CASES = list(zip(SHAPES, range(len(SHAPES)), strict=True))
-    ((37, 50), 0),
-    ((1, 40), 1),
-    ((40, 1), 2),
-    ((9, 21, 30), 3),
-    ((1, 30, 31), 4),
-    ((17, 1, 29), 5),
-    ((12, 13, 1), 6),
-]
 
 
 @pytest.mark.parametrize(("shape", "seed"), CASES)
