@@ -279,3 +279,19 @@ def test_what_a_library_prints_stays_out_of_the_channel():
     )
     assert done.stdout == "only this"
     assert {"noise", "more noise", "from a child"} <= set(done.stderr.replace("more noise", "more noise\n").split("\n"))
+
+
+def test_nets_are_compared_and_go_on_where_they_were_stopped(bench, project, tmp_path):
+    out = project.path / "comparison"
+    plan = PLAN.change(training={"epochs": 1, "minutes": None})
+    args = {"project": str(project.path), "plan": json.loads(plan.to_json(complete=False)), "out": str(out)}
+    args |= {"nets": ["unet", "instant"], "folds": 2}
+    done, events = run(bench, "compare", **args)
+    result = done["result"]
+    assert (result["runs"], result["expected"], result["failed"]) == (4, 4, [])
+    assert {row["net"] for row in result["table"]} == {"unet", "instant"}
+    assert {row["case"] for row in result["rows"]} == set(project.cases)
+    assert json.loads((out / "summary.json").read_text())["tests"] == result["tests"]
+    assert Path(result["report"]).is_file()
+    _, events = run(bench, "compare", **args)
+    assert {event["status"] for event in events if event["event"] == "FileDone"} == {"skipped"}

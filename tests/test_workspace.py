@@ -295,15 +295,16 @@ def test_a_trained_model_becomes_current_and_predicts(work, jobs, tmp_path):
     jobs.tell("Done", result={"mask": str(tmp_path / "mask.npy")})
     assert work.prediction.mask.geometry.spacing == (0.5, 0.5)
 
-    path = work.accept()
+    work.accept()
     accepted = work.project.mask("a").data
-    assert path.is_file()
+    assert (work.prediction.mask.data == accepted).all(), "what is shown is what was saved"
     assert (accepted[2:5, 2:9] == 0).all()  # the background stroke overrules the net
     assert (accepted[10:12, :4] == 1).all()
     assert accepted[15, 15] == 2
     assert work.why_not("undo_accept") == ""
     work.undo_accept()
     assert work.why_not("undo_accept") != ""
+    assert (work.prediction.mask.data == 2).all(), "the mask of the net is shown again"
 
 
 def test_the_next_round_goes_on_from_a_model_of_the_same_kind(work, jobs):
@@ -317,10 +318,10 @@ def test_the_next_round_goes_on_from_a_model_of_the_same_kind(work, jobs):
     assert (args["start"], args["plan"]["net"]) == (str(first), {"name": "unet", "width": 0.5})
     assert jobs.submitted[-2] == (
         "score_strokes",
-        {"project": str(work.project.path), "model": str(first), "seen": {"a": 1}},
+        {"project": str(work.project.path), "revisions": {"a": 1}, "model": str(first), "seen": {"a": 1}},
     )
     jobs.tell("Done", job=len(jobs.listeners) - 1, result={"scores": scores(0.4, "new strokes").to_dict()})
-    assert work.corrections[0].mean_dice == 0.4
+    assert work.corrections[0].scores.mean_dice == 0.4
     jobs.tell("Failed", message="x", hint="", stopped=True)
     work.change_plan(net={"name": "multiresunet"})
     work.train()

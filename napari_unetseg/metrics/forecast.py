@@ -2,8 +2,8 @@
 
 Every new stroke is scored against the model that never saw it (`Correction`). Errors of learners fall with the amount
 of annotation about as a power of it towards a floor (Cortes 1993, Hestness 2017):
-``floor + (start - floor) (n0 / n)^c``. All such curves on a grid are weighed by how well they explain the scores (Bayes' rule, with flat priors on start and
-floor); the interval is that of the curves, at 90 %.
+``floor + (start - floor) (n0 / n)^c``. All such curves on a grid are weighed by how well they explain the scores
+(Bayes' rule, with flat priors on start and floor); the interval is that of the curves, at 90 %.
 """
 
 from __future__ import annotations

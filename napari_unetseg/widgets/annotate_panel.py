@@ -61,7 +61,7 @@ class AnnotatePanel(Panel):
             return "", ""
         missing = [name for name, count in workspace.stroke_counts().items() if not count]
         if not missing:
-            painted = len(workspace.project.annotated())
+            painted = len(workspace.annotated)
             return f"strokes in {painted} image{'s' * (painted != 1)}", "done"
         if len(missing) == len(workspace.classes):
             return "no strokes yet", "next"

@@ -232,9 +232,7 @@ class ImagesPanel(Panel):
         self.remove.set_why(workspace.why_not("annotate"))
         if workspace.project is None:
             return
-        painted = set(workspace.project.annotated())
-        if workspace.case is not None and any(workspace.stroke_counts(workspace.case).values()):
-            painted.add(workspace.case)
+        painted = set(workspace.annotated)
         accepted = set(workspace.project.accepted())
         good, muted = QColor(self.context.look.good), QColor(self.context.look.muted)
         for index in range(self.list.topLevelItemCount()):

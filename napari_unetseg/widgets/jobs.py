@@ -3,14 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from qtpy.QtCore import QObject, Qt, Signal
 
 from napari_unetseg.engine import Engine
 from napari_unetseg.events import View
+from napari_unetseg.workspace import Aside
 
-__all__ = ["QtJobs"]
+__all__ = ["QtAside", "QtJobs"]
+
+
+class QtAside(QObject):
+    """Does slow work on one thread, in order, and tells of its end on the thread this object lives on."""
+
+    _ended = Signal(object, object, object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pool = ThreadPoolExecutor(1, "napari-unetseg-aside")
+        self._last: Future[None] | None = None
+        self._ended.connect(self._tell, Qt.ConnectionType.QueuedConnection)
+
+    def __call__(self, work: Callable[[], Any], finished: Callable[[Any, BaseException | None], None]) -> None:
+        """Do `work` on the other thread; then `finished` with its result or error, on this one."""
+        self._last = self._pool.submit(self._do, work, finished)
+
+    def wait(self) -> None:
+        """Return when all work is done; `finished` may be called later."""
+        if self._last is not None:
+            self._last.exception()
+
+    def _do(self, work: Callable[[], Any], finished: Callable[[Any, BaseException | None], None]) -> None:
+        value, failure = None, None
+        try:
+            value = work()
+        except Exception as error:  # noqa: BLE001 - whoever asked is told
+            failure = error
+        self._ended.emit(finished, value, failure)
+
+    def _tell(self, finished: Callable[..., None], value: Any, failure: BaseException | None) -> None:
+        finished(value, failure)
 
 
 class QtJobs(QObject):
@@ -31,6 +65,7 @@ class QtJobs(QObject):
     def __init__(self) -> None:
         super().__init__()
         self._closed = False
+        self.aside: Aside = QtAside()
         self._arrived.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
         self.engine = Engine(on_ready=self._hand_over(self.ready.emit), on_crash=self._hand_over(self.crashed.emit))
 

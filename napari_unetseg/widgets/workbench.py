@@ -53,7 +53,7 @@ class Workbench(QWidget):
         self.setObjectName("unetsegBench")
         self.setAcceptDrops(True)
         self.jobs = jobs or QtJobs()
-        self.workspace = Workspace(self.jobs)
+        self.workspace = Workspace(self.jobs, self.jobs.aside)
         self.context = Context(viewer, self.workspace)
         self.images = ImagesPanel(self.context)
         self.classes = ClassesPanel(self.context)

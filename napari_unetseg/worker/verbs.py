@@ -168,7 +168,7 @@ def train(args: Args, control: Control, bench: Bench) -> Run:
     """Train on a project's strokes.
 
     ``{project, revisions, folder, plan, minutes, start, previous, view, resume}`` to ``{model, scores, previous}``: the
-    model's folder, its scores, and those of the `previous` model on the same held-out voxels (None where there are none).
+    model's folder, its scores, and those of the `previous` model on the same held-out voxels (None without any).
     """
     folder, plan = need(args, "folder"), Plan.from_json(json.dumps(args.get("plan") or {}))
     if control.view is None and (view := args.get("view")):

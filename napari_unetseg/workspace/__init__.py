@@ -12,13 +12,16 @@ Signals (psygnal; each carries the new value)
     ``plan_changed(Plan)``               what the next training will do
     ``nets_changed(tuple[dict, ...])``   facts of each architecture, as ``napari-unetseg nets --json``
     ``net_checked(dict)``                size of the net that the plan asks for, or the ``problem`` with it
-    ``stage_changed(str)``               ``idle``, ``training``, ``predicting`` or ``segmenting``
+    ``stage_changed(str)``               ``idle``, ``training``, ``predicting``, ``segmenting`` or ``comparing``
     ``progress_changed(Progress)``       fraction done, seconds left, one sentence
     ``curves_changed(Curves)``           loss points and scores of the running (or last) training
     ``rounds_changed(tuple[Round, ...])``  every model of the project with its scores, and which one is current
-    ``corrections_changed(tuple[Scores, ...])``  scores on strokes that the model scored had never seen (prequential)
+    ``corrections_changed(tuple[Correction, ...])``  scores on strokes that the model scored had never seen (prequential),
+                                         and with them `forecast`: what more strokes are worth
     ``preview_changed(Preview | None)``  mask of the viewed region, while training
     ``prediction_changed(Prediction | None)``  mask of the whole case in hand, strokes not yet applied
+    ``difference_changed(Difference | None)``  where the round gone back to differs from the one before
+    ``comparison_changed(dict | None)``  what `compare` found: ``report, table, tests, rows, runs, expected, failed``
     ``folder_changed(tuple[dict, ...])`` rows of the folder being segmented: file, status, error, seconds
     ``message(Message)``                 one sentence for the user: text, hint, level (info, warning, error)
     ``actions_changed()``                some answer of `Workspace.why_not` may be new: refresh the buttons
@@ -26,8 +29,9 @@ Signals (psygnal; each carries the new value)
 Methods, one a task of the user
     open_project, create_project, close_project - add_images, add_array, remove_case, select_case, next_case, image
     set_classes - annotation, sync_strokes, stroke_counts
-    change_plan, decide_for_me, ask_nets - train, stop, look
-    predict_current, accept, undo_accept, correct, go_back_to_round, segment_folder
+    change_plan, decide_for_me, ask_nets - train, resume, stop, look
+    predict_current, accept, undo_accept, correct, go_back_to_round, forget_difference, segment_folder
+    compare, comparison_seconds
     remember, recall (slice, zoom, ... of the window)
     why_not(action): the plain reason why a button is disabled, ``""`` when it is enabled
 
@@ -36,8 +40,11 @@ A method whose action is not possible raises a `UnetSegError` with that same rea
 
 from napari_unetseg.workspace.state import (
     ACTIONS,
+    Aside,
+    AtOnce,
     Class,
     Curves,
+    Difference,
     Jobs,
     Message,
     Prediction,
@@ -49,8 +56,11 @@ from napari_unetseg.workspace.workspace import Workspace
 
 __all__ = [
     "ACTIONS",
+    "Aside",
+    "AtOnce",
     "Class",
     "Curves",
+    "Difference",
     "Jobs",
     "Message",
     "Prediction",

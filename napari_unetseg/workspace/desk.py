@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ from psygnal import Signal
 
 from napari_unetseg.errors import UnetSegError
 from napari_unetseg.io import read
+from napari_unetseg.metrics.forecast import Correction, Forecast
 from napari_unetseg.plan import Plan
 from napari_unetseg.project import Project
-from napari_unetseg.scores import Scores
 from napari_unetseg.volume import Volume
 from napari_unetseg.workspace.pictures import check_picture, doubtful
 from napari_unetseg.workspace.reasons import REASONS
 from napari_unetseg.workspace.rounds import read_rounds
-from napari_unetseg.workspace.state import Class, Curves, Message, Prediction, Preview, Progress, Round
+from napari_unetseg.workspace.state import Class, Curves, Difference, Message, Prediction, Preview, Progress, Round
 from napari_unetseg.workspace.strokes import Region, Strokes
 
 __all__ = ["MINUTES", "Desk"]
@@ -49,7 +49,9 @@ class Desk:
     corrections_changed = Signal(tuple)
     preview_changed = Signal(object)
     prediction_changed = Signal(object)
+    difference_changed = Signal(object)
     folder_changed = Signal(tuple)
+    comparison_changed = Signal(object)
     message = Signal(object)
     actions_changed = Signal()
 
@@ -68,10 +70,14 @@ class Desk:
         self.progress = Progress()
         self.curves = Curves()
         self.rounds: tuple[Round, ...] = ()
-        self.corrections: tuple[Scores, ...] = ()
+        self.corrections: tuple[Correction, ...] = ()
+        self.forecast = Forecast(0)
         self.preview: Preview | None = None
         self.prediction: Prediction | None = None
+        self.difference: Difference | None = None
         self.folder_rows: tuple[dict[str, Any], ...] = ()
+        self.comparison: dict[str, Any] | None = None
+        self.saving = False  # whether a mask is being written
 
     # -- the project ------------------------------------------------------------------------------------------
 
@@ -97,11 +103,29 @@ class Desk:
         """Make a project folder, with the background as first class, and open it."""
         self._hold(Project.create(path, classes, colours=colours))
 
-    def open_project(self, path: str | Path, steal_lock: bool = False) -> None:
-        """Open a project folder where it was left; the project in hand stays when that fails."""
+    @property
+    def read_only(self) -> bool:
+        """Whether the project may only be looked at, for somebody else works in it."""
+        return self.project is not None and self.project.read_only
+
+    @property
+    def unfinished(self) -> str:
+        """Name of the round whose training was killed and can be resumed; empty when there is none."""
+        return ""
+
+    @property
+    def annotated(self) -> list[str]:
+        """Images with any stroke on them; quick, for it is asked at every stroke."""
+        return [case for case in self.cases if any(self.stroke_counts(case).values())]
+
+    def open_project(self, path: str | Path, steal_lock: bool = False, read_only: bool = False) -> None:
+        """Open a project folder where it was left; the project in hand stays when that fails.
+
+        One that is open elsewhere (`ProjectLocked` says where) can be opened to look at, or its lock taken over.
+        """
         if self.project is not None and Path(path).resolve() == self.project.path.resolve():
             self.close_project()  # else its own lock would keep us out
-        self._hold(Project.open(path, steal_lock=steal_lock))
+        self._hold(Project.open(path, steal_lock=steal_lock, read_only=read_only))
 
     def close_project(self) -> None:
         """Let go of the project; everything painted is on disk already."""
@@ -111,13 +135,14 @@ class Desk:
         project.close()
         self._memory = {}
         self.curves, self.corrections, self.folder_rows, self.rounds = Curves(), (), (), ()
+        self.forecast, self.saving = Forecast(0), False
         self._tell_everything()
 
     def _hold(self, project: Project) -> None:
         self.close_project()
         self.project, self._strokes, self._memory = project, Strokes(project), project.state
         self.rounds = read_rounds(project)
-        self.corrections = tuple(Scores.from_dict(scores) for scores in self.recall("corrections", ()))
+        self.corrections = tuple(Correction.from_dict(one) for one in self.recall("corrections", ()))
         if saved := self.recall("plan"):
             try:
                 self.plan = Plan.from_json(json.dumps(saved))
@@ -141,14 +166,15 @@ class Desk:
         self.curves_changed.emit(self.curves)
         self.corrections_changed.emit(self.corrections)
         self.folder_changed.emit(self.folder_rows)
-        self._show(preview=None, prediction=None)
+        self._show(preview=None, prediction=None, difference=None)
         self._enter("idle")
 
     def remember(self, **facts: Any) -> None:
         """Keep plain values (slice, zoom, ...) with the project, for the next time it is opened."""
         if self.project and any(self._memory.get(key) != value for key, value in facts.items()):
             self._memory.update(facts)
-            self.project.state = self._memory
+            if not self.read_only:
+                self.project.state = self._memory
 
     def recall(self, key: str, default: Any = None) -> Any:
         """Value that was remembered with the project."""
@@ -229,11 +255,12 @@ class Desk:
 
     def annotation(self) -> np.ndarray:
         """Copy of the strokes of the case in hand, ``([Z,] Y, X)`` uint8: 0 unlabelled, 1 background, 2.. classes."""
-        self._ready("annotate")
         return self._ink.labels.copy()
 
     def sync_strokes(self, labels: np.ndarray, near: Region | None = None) -> Region | None:
         """Journal what differs between the annotation layer and what is on disk; see `Strokes.sync`."""
+        if self.read_only:
+            return None
         self._ready("annotate")
         region = self._ink.sync(labels, near)
         if region is not None:
@@ -281,7 +308,12 @@ class Desk:
         self.progress = Progress(min(1.0, fraction), left, sentence)
         self.progress_changed.emit(self.progress)
 
-    def _show(self, **what: Preview | Prediction | None) -> None:
+    def complain(self, event: Mapping[str, Any]) -> None:
+        """Tell why a job failed, quietly when the user stopped it."""
+        level = "info" if event.get("stopped") else "error"
+        self.message.emit(Message(event["message"], event.get("hint", ""), level))
+
+    def _show(self, **what: Preview | Prediction | Difference | None) -> None:
         for name, value in what.items():
             if getattr(self, name) is not value:
                 setattr(self, name, value)

@@ -18,7 +18,10 @@ _BUSY = {
     "training": "Training is running: stop it first, or wait.",
     "predicting": "A mask is being computed: wait, or stop it first.",
     "segmenting": "A folder is being segmented: wait, or stop it first.",
+    "comparing": "Architectures are being compared: wait, or stop it first; what is finished is kept.",
 }
+_READ_ONLY = "The project is open for reading only."
+_SAVING = "The mask is being saved."
 _NO_PROJECT = "Open or create a project first."
 _NO_CASE = "Choose an image first."
 _NO_IMAGES = "Add an image first."
@@ -26,20 +29,45 @@ _NO_MODEL = "Train a model first."
 _NO_MASK = "There is no mask of this image yet: train, or press Predict."
 
 
+def _project(w: Desk) -> str:
+    return "" if w.project else _NO_PROJECT
+
+
+def _case(w: Desk) -> str:
+    return _project(w) or ("" if w.case else _no_case(w))
+
+
+def _read_only(w: Desk) -> str:
+    return _READ_ONLY if w.read_only else ""
+
+
 @REASONS.register("add_images")
 def _add(w: Desk) -> str:
-    return "" if w.project else _NO_PROJECT
+    return _project(w) or _read_only(w)
 
 
 @REASONS.register("annotate")
 def _annotate(w: Desk) -> str:
-    return _add(w) or ("" if w.case else _no_case(w))
+    return _case(w) or _read_only(w)
 
 
 @REASONS.register("train")
 def _train(w: Desk) -> str:
     busy = "" if w.stage == "predicting" else _BUSY.get(w.stage, "")  # a mask that nobody waits for makes way
     return _add(w) or _no_images(w) or busy or missing_strokes(w.stroke_counts()) or _net(w)
+
+
+@REASONS.register("compare")
+def _compare(w: Desk) -> str:
+    busy = "" if w.stage == "predicting" else _BUSY.get(w.stage, "")
+    return _add(w) or _no_images(w) or busy or missing_strokes(w.stroke_counts())
+
+
+@REASONS.register("resume")
+def _resume(w: Desk) -> str:
+    if reason := _add(w) or ("" if w.stage == "predicting" else _BUSY.get(w.stage, "")):
+        return reason
+    return "" if w.unfinished else "No training was interrupted."
 
 
 @REASONS.register("stop")
@@ -51,18 +79,24 @@ def _stop(w: Desk) -> str:
 
 @REASONS.register("predict")
 def _predict(w: Desk) -> str:
-    return _annotate(w) or _BUSY.get(w.stage, "") or _model(w)
+    return _case(w) or _BUSY.get(w.stage, "") or _model(w)
 
 
 @REASONS.register("accept")
-@REASONS.register("correct")
 def _accept(w: Desk) -> str:
+    return _correct(w) or (_SAVING if w.saving else "")
+
+
+@REASONS.register("correct")
+def _correct(w: Desk) -> str:
     return _annotate(w) or ("" if w.prediction else _NO_MASK)
 
 
 @REASONS.register("undo_accept")
 def _undo_accept(w: Desk) -> str:
-    return _annotate(w) or ("" if w.accepted else "The mask of this image was not accepted yet.")
+    if reason := _annotate(w) or (_SAVING if w.saving else ""):
+        return reason
+    return "" if w.accepted else "The mask of this image was not accepted yet."
 
 
 @REASONS.register("go_back")
@@ -74,12 +108,12 @@ def _go_back(w: Desk) -> str:
 
 @REASONS.register("segment_folder")
 def _segment_folder(w: Desk) -> str:
-    return _add(w) or _BUSY.get(w.stage, "") or _model(w)
+    return _project(w) or _BUSY.get(w.stage, "") or _model(w)
 
 
 @REASONS.register("next")
 def _next(w: Desk) -> str:
-    return _add(w) or _no_images(w) or ("" if len(w.cases) > 1 else "This is the only image of the project.")
+    return _project(w) or _no_images(w) or ("" if len(w.cases) > 1 else "This is the only image of the project.")
 
 
 def missing_strokes(counts: dict[str, int]) -> str:

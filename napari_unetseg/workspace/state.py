@@ -9,16 +9,31 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from napari_unetseg.errors import UnetSegError
 from napari_unetseg.events import View
 from napari_unetseg.scores import Scores
-from napari_unetseg.volume import LabelVolume
+from napari_unetseg.volume import Geometry, LabelVolume
 
-__all__ = ["ACTIONS", "Class", "Curves", "Jobs", "Message", "Prediction", "Preview", "Progress", "Round"]
+__all__ = [
+    "ACTIONS",
+    "Aside",
+    "AtOnce",
+    "Class",
+    "Curves",
+    "Difference",
+    "Jobs",
+    "Message",
+    "Prediction",
+    "Preview",
+    "Progress",
+    "Round",
+]
 
 ACTIONS = (
     "add_images",
     "annotate",
     "train",
+    "resume",
     "stop",
     "predict",
     "accept",
@@ -26,6 +41,7 @@ ACTIONS = (
     "correct",
     "go_back",
     "segment_folder",
+    "compare",
     "next",
 )
 """Every action that `Workspace.why_not` answers for."""
@@ -45,6 +61,35 @@ class Jobs(Protocol):
 
     def look(self, view: View | None) -> None:
         """Say where the user is looking now."""
+
+
+Finished = Callable[[Any, BaseException | None], None]
+
+
+class Aside(Protocol):
+    """Who does slow work, such as writing large files, so that the window goes on meanwhile."""
+
+    def __call__(self, work: Callable[[], Any], finished: Finished) -> None:
+        """Do `work` on another thread; then `finished` with its result or error, on the workspace's thread."""
+
+    def wait(self) -> None:
+        """Return when all work is done; `finished` may be called later."""
+
+
+class AtOnce:
+    """An `Aside` for where nobody watches: the work is done when the call returns."""
+
+    def __call__(self, work: Callable[[], Any], finished: Finished) -> None:
+        """Do `work`, then tell."""
+        try:
+            value = work()
+        except (UnetSegError, OSError, MemoryError, ValueError) as error:
+            finished(None, error)
+        else:
+            finished(value, None)
+
+    def wait(self) -> None:
+        """There is nothing to wait for."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +194,38 @@ class Prediction:
     case: str
     model: Path | None
     mask: LabelVolume
+
+
+@dataclass(frozen=True, eq=False)
+class Difference:
+    """Where two rounds disagree about a case.
+
+    `data` is uint8 on the grid of the image: 0 where they agree, 1 where only `names[1]` sees a class, 2 where only
+    `names[0]` does, 3 where both see one, but not the same.
+    """
+
+    case: str
+    names: tuple[str, str]
+    data: np.ndarray = field(repr=False)
+    voxels: int
+    geometry: Geometry
+
+    @classmethod
+    def between(cls, before: Prediction, after: Prediction, names: tuple[str, str]) -> Difference:
+        """Compare two masks of one case."""
+        a, b = before.mask.data, after.mask.data
+        data = np.zeros(a.shape, np.uint8)
+        differ = a != b
+        data[differ] = np.where(a[differ] == 0, 1, np.where(b[differ] == 0, 2, 3))
+        return cls(before.case, names, data, int(np.count_nonzero(differ)), after.mask.geometry)
+
+    def sentence(self) -> str:
+        """How much they differ."""
+        before, after = self.names
+        if not self.voxels:
+            return f"{after} and {before} agree about every voxel of {self.case}."
+        share = f"{self.voxels / self.data.size:.1%}"
+        return f"{after} differs from {before} in {share} of {self.case} ({self.voxels:,} voxels)."
 
 
 @dataclass(frozen=True)

@@ -79,11 +79,6 @@ class Strokes:
         self._counts[self.case] = self._counts[self.case] - _count(self.labels[region]) + _count(values)
         self.labels[region] = values
 
-    def snapshot(self) -> None:
-        """Make a new revision of every case painted since its last one."""
-        for case in self._project.journalled():
-            self._project.annotate(case, self.labels if case == self.case else self._project.annotation(case))
-
     def counts(self, case: str | None = None) -> dict[str, int]:
         """Voxels painted of each class, in `case` or in the whole project."""
         total = np.zeros(256, np.int64)

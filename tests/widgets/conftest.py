@@ -16,10 +16,12 @@ from napari_unetseg.volume import Geometry, Volume
 def jobs(qapp):
     """What the workspace asked for, answered by ``jobs.tell``."""
     from napari_unetseg.widgets.jobs import QtJobs
+    from napari_unetseg.workspace import AtOnce
 
     class Patient(QtJobs):
         def __init__(self):
             super().__init__()
+            self.aside = AtOnce()
             self.submitted, self.listeners, self.stopped, self.views = [], [], [], []
 
         def start(self):

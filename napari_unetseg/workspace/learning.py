@@ -1,0 +1,205 @@
+"""`Learning`: training, its curves, what it is worth, and how it goes on after a kill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_unetseg.metrics.forecast import Correction, forecast_corrections
+from napari_unetseg.plan import Plan
+from napari_unetseg.project import Project
+from napari_unetseg.scores import Scores
+from napari_unetseg.workspace.desk import MINUTES
+from napari_unetseg.workspace.rounds import model_facts, not_worse, read_rounds, round_number
+from napari_unetseg.workspace.running import Running
+from napari_unetseg.workspace.state import Curves, Message, Preview
+
+__all__ = ["Learning"]
+
+_UNFINISHED = "unfinished"
+
+
+class Learning(Running):
+    """Rounds of training."""
+
+    def train(self) -> None:
+        """Learn from all strokes within the plan's minutes, going on from the current model where it fits.
+
+        A mask that is being computed makes way, so that no click is lost.
+        """
+        project = self._ready("train")
+        plan, start = self._going_on()
+        self._start_round(
+            project.new_model_folder(),
+            plan=json.loads(plan.to_json(complete=False)),
+            minutes=self.plan.training.minutes or MINUTES,
+            start=start and str(start),
+            previous=self.model and str(self.model),
+        )
+
+    def resume(self) -> None:
+        """Go on with the training that was killed, on the strokes that it had begun with."""
+        project, left = self._ready("resume"), self.recall(_UNFINISHED)
+        revisions = {case: number for case, number in left["revisions"].items() if case in project.cases}
+        models = project.path / "models"
+        args = {**left, "revisions": revisions, "resume": True}
+        args |= {key: left[key] and str(models / left[key]) for key in ("start", "previous")}
+        self._start_round(models / left["folder"], **args)
+
+    @property
+    def unfinished(self) -> str:
+        """Name of the round whose training was killed and can be resumed; empty when there is none."""
+        left = self.recall(_UNFINISHED) if self.project else None
+        if not left or self.stage == "training":
+            return ""
+        models = self._open.path / "models"
+        kept = any((models / f".{left['folder']}.training{end}" / "state.json").is_file() for end in ("", ".part"))
+        return left["folder"] if kept and not (models / left["folder"] / "model.json").exists() else ""
+
+    def _start_round(self, folder: Path, **args: Any) -> None:
+        project = self._open
+        view = {"case": self.case, "index": self._index} if self.case else None
+        args = {"project": str(project.path), "folder": str(folder), "view": view, **args}
+        self.curves = Curves(round_number(folder))
+        self.curves_changed.emit(self.curves)
+        self._show(preview=None, difference=None)
+        project.log("train", round=self.curves.number, start=args["start"] and Path(args["start"]).name)
+        job = self._begin("train", args, f"Round {self.curves.number}: preparing.")
+
+        def send(revisions: dict[str, int]) -> None:
+            if job is not self._running:
+                return
+            if "revisions" not in args:
+                args["revisions"] = revisions
+                self._score_unseen(revisions)
+            self._keep_unfinished(args)
+            self._send(job)
+
+        self._write(project.snapshot, send, lambda: self._on_failed(job, {"message": "The training did not begin."}))
+
+    def _keep_unfinished(self, args: Mapping[str, Any]) -> None:
+        kept = {key: args[key] for key in ("plan", "minutes", "revisions")}
+        names = {key: args[key] and Path(args[key]).name for key in ("folder", "start", "previous")}
+        self.remember(**{_UNFINISHED: {**kept, **names}})
+
+    def _going_on(self) -> tuple[Plan, Path | None]:
+        """Plan of the next round, and the model it goes on from: the current one while it is of the kind asked for."""
+        facts = model_facts(self.model) if self.model else {}
+        net = facts.get("plan", {}).get("net", {})
+        given = json.loads(self.plan.net.model_dump_json(exclude_unset=True))
+        other = any(net.get(key) != value for key, value in given.items())
+        if not net or other or len(facts.get("classes", ())) != len(self.classes):
+            return self.plan, None
+        return self.plan.change(net=net), self.model
+
+    # -- honest progress --------------------------------------------------------------------------------------
+
+    def _score_unseen(self, revisions: Mapping[str, int]) -> None:
+        model = self.model
+        seen = self.recall("trained_on", {}).get(model.name) if model else None
+        if seen is None or model is None:
+            return
+        args = {"project": str(self._open.path), "revisions": dict(revisions), "model": str(model), "seen": seen}
+        project, number = self.project, round_number(model)
+        self._jobs.submit("score_strokes", args, lambda event: self._on_unseen(project, number, event))
+
+    def _on_unseen(self, project: Project | None, number: int, event: Mapping[str, Any]) -> None:
+        if event["event"] != "Done" or not event["result"].get("scores") or project is not self.project:
+            return
+        result = event["result"]
+        scores = Scores.from_dict(result["scores"])
+        one = Correction(scores, number, int(result.get("seen", 0)), result.get("strokes"))
+        self.corrections = (*self.corrections, one)
+        self.remember(corrections=[correction.to_dict() for correction in self.corrections])
+        self._look_ahead()
+
+    def _hold(self, project: Project) -> None:
+        super()._hold(project)
+        self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        self.forecast = forecast_corrections(self.corrections)
+        self.corrections_changed.emit(self.corrections)
+
+    # -- events -----------------------------------------------------------------------------------------------
+
+    def _on_stepdone(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
+        self.curves.steps.append(event["step"])
+        self.curves.losses.append(event["loss"])
+        self.curves_changed.emit(self.curves)
+        seconds, left = event["seconds"], event["left"]
+        fraction = seconds / (seconds + left) if seconds + left > 0 else 0.0
+        self._advance(fraction, left, f"Round {self.curves.number}: step {event['step']}, loss {event['loss']:.3f}.")
+
+    def _on_validated(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
+        self.curves.validations.append((event["step"], Scores.from_dict(event["scores"])))
+        if event["best"]:
+            self.curves.kept = event["step"]
+        self.curves_changed.emit(self.curves)
+
+    def _on_previewready(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
+        view = event["view"]
+        if view["case"] != self.case:
+            return
+        try:
+            mask = np.load(event["mask"])
+        except OSError:  # a newer preview has taken its place already
+            return
+        self._show(preview=Preview(event["step"], view["case"], view["index"], mask))
+
+    def _on_failed(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
+        if job["verb"] == "train" and not event.get("crashed"):
+            self.remember(**{_UNFINISHED: None})
+        super()._on_failed(job, event)
+
+    def _training_done(self, job: dict[str, Any], result: Mapping[str, Any]) -> None:
+        folder = Path(result["model"])
+        new = Scores.from_dict(result["scores"]) if result.get("scores") else None
+        old = Scores.from_dict(result["previous"]) if result.get("previous") else None
+        self._open.log("trained", round=self.curves.number, model=folder.name, scores=result.get("scores"))
+        trained_on = {**self.recall("trained_on", {}), folder.name: job["args"]["revisions"]}
+        self.remember(trained_on=trained_on, **{_UNFINISHED: None})
+        if self.model is None or not_worse(new, old):
+            self._use(folder)
+            self.message.emit(
+                Message(f"Round {self.curves.number}: {new.sentence() if new else 'stopped before its first score.'}")
+            )
+        else:
+            self._refresh_rounds()
+            self._explain_kept(new, old)
+        if not self.why_not("predict"):
+            self.predict_current()
+
+    def _explain_kept(self, new: Scores | None, old: Scores | None) -> None:
+        kept = next((r.number for r in self.rounds if r.current), "?")
+        why = "was stopped before its first score"
+        if new and old:
+            dice = f"Dice {new.mean_dice:.2f} after {old.mean_dice:.2f}"
+            why = f"scored worse than round {kept} on the same held-out voxels ({dice})"
+        self.message.emit(
+            Message(
+                f"Round {self.curves.number} {why}, so round {kept} is kept.",
+                f"Choose round {self.curves.number} in the list to use it all the same.",
+                "warning",
+            )
+        )
+
+    def _use(self, folder: Path) -> None:
+        self._open.set_current_model(folder)
+        self._show(prediction=None)
+        self._refresh_rounds()
+
+    def _refresh_rounds(self) -> None:
+        self.rounds = read_rounds(self._open)
+        self.rounds_changed.emit(self.rounds)
+        self.actions_changed.emit()
+
+    def predict_current(self) -> None:
+        """Segment the image in hand with the current model; `prediction_changed` brings the mask."""
+        project = self._ready("predict")
+        args = {"project": str(project.path), "case": self.case, "model": str(self.model)}
+        self._send(self._begin("predict", args, f"Segmenting {self.case}."))
