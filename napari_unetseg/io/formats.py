@@ -20,7 +20,17 @@ from napari_unetseg.io.lazy import Layout, LazyVolume, Store
 from napari_unetseg.registry import Registry
 from napari_unetseg.volume import LabelVolume, Volume
 
-__all__ = ["FORMATS", "Format", "check_size", "compact", "hushed", "labels_from", "native", "size_text"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "available_memory",
+    "check_size",
+    "compact",
+    "hushed",
+    "labels_from",
+    "native",
+    "size_text",
+]
 
 # deflate cannot squeeze more than this many bytes into one: a file that promises more is damaged, or a trap
 DEFLATED = 1040
@@ -56,6 +66,14 @@ class Format(ABC):
     def reads(self, path: str | os.PathLike[str]) -> bool:
         """Whether the name of `path` is one of this format's."""
         return bool(self.suffix(path))
+
+    def recognises(self, path: Path) -> bool:
+        """Whether a path that is there, whose name no format knows, is of this format; it may be opened."""
+        return False
+
+    def mask_suffix_of(self, path: Path) -> str:
+        """`mask_suffix`, for a format where it depends on the image."""
+        return self.mask_suffix
 
     @abstractmethod
     def read(self, path: Path) -> Volume:
@@ -158,7 +176,7 @@ def check_size(path: Path, shape: Sequence[int], bits: int, most: int = DEFLATED
             f"{size_text(held)}.",
             hint="Copy or export it again.",
         )
-    available = _memory()
+    available = available_memory()
     if memory and count * max(bits // 8, 1) > available:
         raise ReadError(
             f"{path.name} needs {size_text(wanted)} of memory, this machine has {size_text(available)}.",
@@ -190,7 +208,7 @@ def size_text(count: float) -> str:
     return f"{count:.4g} TiB"
 
 
-def _memory() -> int:
+def available_memory() -> int:
     """Physical memory in bytes, or a number beyond any where the system does not tell (Windows)."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
