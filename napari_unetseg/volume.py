@@ -168,13 +168,17 @@ class _OnGrid:
     path : Path, optional
         The file it came from.
     header : mapping
-        What the format wants back when something is written "like" this file; private to `napari_unetseg.io`.
+        What the format wants back when something is written "like" this file; private to `napari_unetseg.io`. The
+        names under ``"classes"``, background first, are for formats that can say what labels mean.
+    notes : tuple of str
+        What its reader has to say about it, in sentences for the user.
     """
 
     data: np.ndarray
     geometry: Geometry = None  # type: ignore[assignment]
     path: Path | None = None
     header: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     _channels = 0
     _order = 0  # of interpolation: the type decides, so that labels are never blurred

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from napari_unetseg.errors import GeometryError, ReadError, UnetSegError, WriteError
+from napari_unetseg.io.dicom import Series, list_series
 from napari_unetseg.io.files import atomic_write, natural_key, written_beside
 from napari_unetseg.io.formats import FORMATS, Format
 from napari_unetseg.io.lazy import Layout, LazyVolume, LazyWriter, RawFile, Store
@@ -31,10 +32,12 @@ __all__ = [
     "Format",
     "LazyVolume",
     "LazyWriter",
+    "Series",
     "atomic_write",
     "create_lazy",
     "find_images",
     "is_image",
+    "list_series",
     "mask_suffix",
     "natural_key",
     "open_lazy",
@@ -267,7 +270,7 @@ def _readable(path: Path) -> Format:
     if not path.exists():
         raise ReadError(f"{path} does not exist.", hint="Check the name and the folder.")
     fmt = format_of(path, ReadError)
-    if path.is_dir() and not fmt.folder:
+    if path.is_dir() and not (fmt.folder or fmt.recognises(path)):
         raise ReadError(f"{path.name} is a folder, not an image.", hint="Give the files inside it.")
     if path.is_dir():
         return fmt
