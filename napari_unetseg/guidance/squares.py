@@ -1,4 +1,4 @@
-"""Where the next strokes are worth most, and which strokes look like slips.
+"""Where on an image the next strokes are worth most.
 
 Doubt is the entropy of the probabilities. Taken as it is, it sends the user to the longest border of the commonest
 class again and again, and is known to lose to random choice; so it is weighted with the probability of a class and
@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from napari_unetseg.data.annotation import UNLABELLED, to_mask
-from napari_unetseg.errors import AnnotationError
+from napari_unetseg.data.annotation import UNLABELLED
 from napari_unetseg.inference import entropy
 
-__all__ = ["Proposal", "SuspiciousStroke", "class_doubt", "propose", "rank", "suspicious_strokes"]
+__all__ = ["Proposal", "best_squares", "class_doubt", "class_turns", "propose", "rank"]
 
 
 @dataclass(frozen=True)
@@ -40,29 +39,6 @@ class Proposal:
     centre: tuple[int, ...]
     label: int
     doubt: float
-
-
-@dataclass(frozen=True)
-class SuspiciousStroke:
-    """A stroke that a confident model contradicts.
-
-    Attributes
-    ----------
-    region : tuple of slice
-        ``([Z,] Y, X)`` box around it.
-    painted, predicted : int
-        Class indices.
-    voxels : int
-        How many voxels of the stroke are contradicted.
-    confidence : float
-        Mean probability of `predicted` on them.
-    """
-
-    region: tuple[slice, ...]
-    painted: int
-    predicted: int
-    voxels: int
-    confidence: float
 
 
 def class_doubt(probability: np.ndarray, annotation: np.ndarray | None = None) -> np.ndarray:
@@ -104,7 +80,7 @@ def rank(doubts: Mapping[str, np.ndarray], *, seed: int = 0, random_every: int =
     """
     rng = np.random.default_rng(seed)
     left = dict(doubts)
-    turns = _turns(len(next(iter(left.values())))) if left else []
+    turns = class_turns(len(next(iter(left.values())))) if left else []
     order: list[str] = []
     chosen = 0
     while left:
@@ -149,13 +125,8 @@ def propose(
         Squares that do not overlap, in the order in which to look at them: the classes take turns, those in the
         foreground first, each with the square where it is most doubted.
     """
-    about = _about(probability, annotation)
-    doubt = about.sum(axis=0)  # the probabilities that it is weighted with sum to 1
-    sides = (1,) * (doubt.ndim - 2) + tuple(min(size, n) for n in doubt.shape[-2:])
-    about = np.stack([ndimage.uniform_filter(one, sides, mode="constant") for one in about])
-    free = np.zeros(doubt.shape, bool)  # places for centres whose square lies inside the image and touches no other
-    free[tuple(slice(s // 2, n - s + s // 2 + 1) for s, n in zip(sides, doubt.shape, strict=True))] = True
-    rng, turns = np.random.default_rng(seed), _turns(len(probability))
+    about, doubt, free, sides = _doubts(probability, annotation, size)
+    rng, turns = np.random.default_rng(seed), class_turns(len(probability))
     found: list[Proposal] = []
     chosen = misses = 0
     while len(found) < number and free.any() and misses < len(turns):
@@ -176,52 +147,43 @@ def propose(
     return found
 
 
+def best_squares(
+    probability: np.ndarray, annotation: np.ndarray | None = None, *, number: int = 3, size: int = 64
+) -> list[Proposal]:
+    """For each class the squares where it is most doubted, apart from one another; parameters as for `propose`."""
+    about, doubt, free, sides = _doubts(probability, annotation, size)
+    found = []
+    for label in class_turns(len(probability)):
+        left = free.copy()
+        for _ in range(number):
+            place = [int(i) for i in np.unravel_index(int(np.where(left, about[label], -1).argmax()), free.shape)]
+            window = _window(place, sides)
+            if not left[tuple(place)] or doubt[window].max() <= 0:
+                break
+            found.append(_proposal(doubt, window, label))
+            left[_window(place, [2 * side - 1 for side in sides])] = False
+    return found
+
+
+def _doubts(
+    probability: np.ndarray, annotation: np.ndarray | None, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, ...]]:
+    """Doubt about each class in a square around each voxel, doubt of the voxels, where squares fit, their sides."""
+    about = _about(probability, annotation)
+    doubt = about.sum(axis=0)  # the probabilities that it is weighted with sum to 1
+    sides = (1,) * (doubt.ndim - 2) + tuple(min(size, n) for n in doubt.shape[-2:])
+    about = np.stack([ndimage.uniform_filter(one, sides, mode="constant") for one in about])
+    free = np.zeros(doubt.shape, bool)  # places for centres whose square lies inside the image and touches no other
+    free[tuple(slice(s // 2, n - s + s // 2 + 1) for s, n in zip(sides, doubt.shape, strict=True))] = True
+    return about, doubt, free, sides
+
+
 def _proposal(doubt: np.ndarray, region: tuple[slice, ...], label: int) -> Proposal:
     inside = doubt[region]
     centre = np.unravel_index(int(inside.argmax()), inside.shape)
     place = tuple(part.start + int(c) for part, c in zip(region, centre, strict=True))
     unlabelled = inside[inside > 0]
     return Proposal(region, place, label, float(unlabelled.mean()) if unlabelled.size else 0.0)
-
-
-def suspicious_strokes(
-    probability: np.ndarray, annotation: np.ndarray, *, confidence: float = 0.95, fewest: int = 5
-) -> list[SuspiciousStroke]:
-    """Strokes where a confident model says something else.
-
-    Parameters
-    ----------
-    probability : (K, [Z,] Y, X) float ndarray
-        Of a model that was not trained on these strokes, or that could not make itself believe them.
-    annotation : ([Z,] Y, X) integer ndarray
-    confidence : float
-        Probability from which a contradiction counts.
-    fewest : int
-        Contradicted voxels from which a stroke is named; rims of strokes are always a little wrong.
-
-    Returns
-    -------
-    list of SuspiciousStroke
-        The largest first.
-    """
-    if annotation.shape != probability.shape[1:]:
-        raise AnnotationError(
-            f"The annotation has shape {annotation.shape}, the probabilities {probability.shape[1:]}.",
-            hint="Give the annotation of the same image.",
-        )
-    mask, known = to_mask(annotation)
-    predicted, sure = probability.argmax(axis=0), probability.max(axis=0)
-    wrong = known & (predicted != mask) & (sure >= confidence)
-    found: list[SuspiciousStroke] = []
-    for painted in np.unique(mask[wrong]).tolist():
-        for instead in np.unique(predicted[wrong & (mask == painted)]).tolist():
-            parts, _ = ndimage.label(wrong & (mask == painted) & (predicted == instead), np.ones((3,) * mask.ndim))
-            for number, region in enumerate(ndimage.find_objects(parts), 1):
-                inside = parts[region] == number
-                if inside.sum() >= fewest:
-                    mean = float(sure[region][inside].mean())
-                    found.append(SuspiciousStroke(region, painted, instead, int(inside.sum()), mean))
-    return sorted(found, key=lambda stroke: -stroke.voxels)
 
 
 def _about(probability: np.ndarray, annotation: np.ndarray | None) -> np.ndarray:
@@ -232,7 +194,7 @@ def _about(probability: np.ndarray, annotation: np.ndarray | None) -> np.ndarray
     return doubt * probability
 
 
-def _turns(classes: int) -> list[int]:
+def class_turns(classes: int) -> list[int]:
     """Order in which classes have their say: the foreground, then the background."""
     return [*range(1, classes), 0]
 
