@@ -20,6 +20,7 @@ from torch.nn import functional
 import napari_unetseg
 from napari_unetseg.data import Dataset, Prepared, Sample, fit_normalisation, load_dataset, prepare, said_of, split
 from napari_unetseg.data.annotation import check_counts, count_known
+from napari_unetseg.data.seen import describe_seen
 from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute
 from napari_unetseg.errors import PlanError, Stopped
 from napari_unetseg.events import Control, Event, Started, StepDone, TileDone, Validated, verb
@@ -96,6 +97,7 @@ def _fit(data: Any, plan: Plan, control: Control) -> Generator[Event, None, Mode
         "steps": _STEPS,
         "device": str(compute.device),
         "images": [image.name for image in train],
+        "seen": describe_seen((t.image, s.image.geometry) for t, s in zip(train, samples, strict=True)),
         "notes": list(dataset.notes),
         "versions": {"napari-unetseg": napari_unetseg.__version__, "torch": torch.__version__},
     }

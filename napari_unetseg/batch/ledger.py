@@ -1,4 +1,4 @@
-"""What became of each file: one JSON line a file, appended as it happens, so that a kill at any moment loses nothing."""
+"""What became of each file: one JSON line a file, appended as it happens: a kill at any moment loses nothing."""
 
 from __future__ import annotations
 

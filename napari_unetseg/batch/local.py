@@ -53,8 +53,8 @@ def run_here(
 
 def _said_of(job: Job) -> str:
     return (
-        f"The program ended {job.starts} times while it worked on {job.file.name}: it may need more memory than there is, "
-        "or its decoder crashes. Run with --failed-only to try once more."
+        f"The program ended {job.starts} times while it worked on {job.file.name}: it may need more memory than there "
+        "is, or its decoder crashes. Run with --failed-only to try once more."
     )
 
 

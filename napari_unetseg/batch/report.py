@@ -45,10 +45,8 @@ def write_report(folder: Path, entries: Sequence[Mapping[str, Any]], run: Mappin
     run : mapping
         What ``run.json`` says.
     """
-    path = folder / "report.html"
-    atomic_write(
-        path, lambda beside: beside.write_text(_page(folder, entries, run), encoding="utf-8", errors="replace")
-    )
+    path, page = folder / "report.html", _page(folder, entries, run)
+    atomic_write(path, lambda beside: beside.write_text(page, encoding="utf-8", errors="replace"))
     return path
 
 

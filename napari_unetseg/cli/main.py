@@ -26,13 +26,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Models = Annotated[list[Path], typer.Option("--model", "-m", help="Model folder; several are averaged.")]
 
 
 def main() -> None:
     """Run the command line; every error meant for the user becomes two lines and exit code 2."""
     debug = "--debug" in sys.argv
-    sys.argv = [word for word in sys.argv if word != "--debug"]
+    from napari_unetseg.cli.segment import spell_out
+
+    sys.argv = spell_out([word for word in sys.argv if word != "--debug"])
     logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, format="%(message)s")
     logging.getLogger("napari_unetseg").setLevel(logging.DEBUG if debug else logging.WARNING)
     try:
@@ -236,34 +237,6 @@ def paired(data: Path | None, images: list[Path] | None, labels: list[Path] | No
     if data is not None and images:
         raise PlanError("Both a folder and --image were given.", hint="Give one of them.")
     return list(zip(images, labels, strict=True))
-
-
-@app.command()
-def segment(
-    inputs: Annotated[list[str], typer.Argument(help="Images, folders or patterns.")],
-    model: Models,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks and table.")],
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write class probabilities.")] = False,
-    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also write the doubt, 0 to 1.")] = False,
-    tta: Annotated[bool, typer.Option("--tta", help="Average over mirrored copies (4 times slower).")] = False,
-    as_json: Json = False,
-) -> None:
-    """Segment images by a model: one mask an image, and a table."""
-    from napari_unetseg.batch import Outputs, segment_folder
-    from napari_unetseg.devices import limit_threads
-
-    limit_threads()
-    control = Control()
-    events = segment_folder.events(inputs, model, out, Outputs(probabilities, uncertainty, tta), control=control)
-    rows = terminal.run(events, control)
-    failed = {row["file"] for row in rows if row["status"] == "failed"}
-    files = {row["file"] for row in rows}
-    if as_json:
-        _print_json({"out": str(out), "files": len(files), "failed": len(failed), "rows": rows})
-    else:
-        print(f"{len(files) - len(failed)} of {len(files)} files segmented; masks and table.csv are in {out}")
-    if failed:
-        raise typer.Exit(1 if len(failed) < len(files) else 2)
 
 
 @app.command()

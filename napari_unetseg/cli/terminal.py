@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+import time
 from collections.abc import Generator, Iterator
 from typing import Any, TypeVar
 
@@ -17,6 +18,8 @@ from napari_unetseg.events import Control, Event, FileDone, Note, Started, StepD
 __all__ = ["errors", "run", "table"]
 
 R = TypeVar("R")
+
+_FEW = 50  # files that are named one by one
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 _out = Console(highlight=False, soft_wrap=True)
@@ -41,12 +44,14 @@ class _Line:
     def __init__(self, progress: Progress, bar: TaskID) -> None:
         self.progress, self.bar = progress, bar
         self._said = 0.0
+        self._begin = time.monotonic()
 
     def show(self, event: Event) -> None:
         """Show one event."""
         match event:
             case Started():
                 self._said = 0.0
+                self._begin = time.monotonic()
                 for note in event.notes:
                     errors.print(f"  {note}", markup=False)
                 errors.print(f"{event.what} on {event.device}", markup=False)
@@ -61,12 +66,19 @@ class _Line:
             case TileDone():
                 self._set(f"tile {event.done}/{event.total}", event.done / event.total, event.left, None)
             case FileDone():
-                name = event.file.replace("\\", "/").rsplit("/", 1)[-1]
-                words = f"  {event.index + 1}/{event.total} {name}: {event.status}"
-                errors.print(words + (f" - {event.error}" if event.error else ""), markup=False)
-                self._set("files", (event.index + 1) / event.total, event.left, None)
+                self._show_file(event)
             case _:
                 pass
+
+    def _show_file(self, event: FileDone) -> None:
+        """Show a file that is over: named where there is something to be said, or where files are few."""
+        done = event.index + 1
+        if event.error or event.flags or event.total <= _FEW:
+            name = event.file.replace("\\", "/").rsplit("/", 1)[-1]
+            said = f" - {event.error}" if event.error else f" ({', '.join(event.flags)})" if event.flags else ""
+            errors.print(f"  {done}/{event.total} {name}: {event.status}{said}", markup=False)
+        rate = f", {event.rate:.3g} files/s" if event.rate else ""
+        self._set(f"file {done}/{event.total}{rate}", done / event.total, event.left, time.monotonic() - self._begin)
 
     def _set(self, what: str, share: float, left: float, seconds: float | None) -> None:
         self.progress.update(self.bar, description=what, completed=share, left=_time_left(left))

@@ -1,8 +1,8 @@
 """What training images looked like, in a few numbers kept with the model; and whether another image is unlike them.
 
 The numbers describe images as the net sees them, normalised: quantiles of the intensities, and the grain, the mean step
-from one voxel to the next along a row. Beside them stand voxel size and extent. A new image is unlike the others where it
-leaves the range they span by more than a margin.
+from one voxel to the next along a row. Beside them stand voxel size and extent. A new image is unlike the others where
+it leaves the range they span by more than a margin.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from torch import nn
 import napari_unetseg
 from napari_unetseg.data import Dataset, PatchSampler, Prepared, Sample, load_dataset, prepare, said_of, split
 from napari_unetseg.data.augment import Recipe, make_recipe
-from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute
+from napari_unetseg.data.seen import describe_seen
+from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute, choose_device
 from napari_unetseg.errors import AnnotationError, ModelError, ReadError
 from napari_unetseg.events import Control
 from napari_unetseg.inference.calibration import calibrated_plan
@@ -60,6 +61,7 @@ class Job:
     governor: ThreadGovernor = field(default_factory=ThreadGovernor)
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler(enabled=False))
     viewed: tuple[str, Any] | None = None
+    seen: dict[str, Any] = field(default_factory=dict)
 
     @property
     def predictor(self) -> Predictor:
@@ -101,8 +103,8 @@ def prepare_job(
     parts = split(dataset, plan.data, plan.training.seed)
     samples, held = ([part.load() for part in until_stopped(some, control)] for some in (parts.train, parts.heldout))
     _check_learnable(samples, dataset.classes)
+    plan, notes = complete_plan(plan, dataset, samples, choose_device(plan.training.device))
     compute = choose_compute(plan.training.device, plan.training.precision, plan.net.dims)
-    plan, notes = complete_plan(plan, dataset, samples, compute)
     train, held = (
         [prepare(sample, plan.normalisation) for sample in until_stopped(some, control)] for some in (samples, held)
     )
@@ -122,6 +124,7 @@ def prepare_job(
         clock=Clock(plan, _steps_per_epoch(plan, train)), notes=(*dataset.notes, *notes, compute.why),
         anisotropy=spacing[0] / min(spacing[1:]) if plan.net.dims == 3 else 1.0, start=start,
         batch_size=training.batch_size or 1, recipe=make_recipe(training.recipe),
+        seen=describe_seen((t.image, s.image.geometry) for t, s in zip(train, samples, strict=True)),
     )  # fmt: skip
 
 
@@ -183,6 +186,7 @@ def finish_job(job: Job) -> Model:
         "device": str(job.compute.device),
         "precision": job.compute.precision,
         "images": [image.name for image in job.train],
+        "seen": job.seen,
         "notes": list(job.notes),
         "versions": {"napari-unetseg": napari_unetseg.__version__, "torch": torch.__version__},
     }

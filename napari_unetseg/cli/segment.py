@@ -1,0 +1,83 @@
+"""``napari-unetseg segment``: files and folders to masks, here or on a Dask cluster."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_unetseg.cli import terminal
+from napari_unetseg.cli.main import Json, app
+from napari_unetseg.errors import PlanError
+from napari_unetseg.events import Control
+
+__all__ = ["segment", "spell_out"]
+
+HERE = "here"
+_ADDRESS = re.compile(r"[a-z]+://.+|[\w.-]+:\d+")
+Models = Annotated[list[Path], typer.Option("--model", "-m", help="Model folder; several are averaged.")]
+
+
+@app.command()
+def segment(
+    inputs: Annotated[list[str], typer.Argument(help="Images, folders, patterns, or text files with one a line.")],
+    model: Models,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks, table and report.")],
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write class probabilities.")] = False,
+    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also write the doubt, 0 to 1.")] = False,
+    tta: Annotated[bool, typer.Option("--tta", help="Average over mirrored copies (4 times slower).")] = False,
+    failed_only: Annotated[bool, typer.Option("--failed-only", help="Only what failed in an earlier run.")] = False,
+    dask: Annotated[
+        str | None,
+        typer.Option(metavar="[ADDRESS]", help="Compute on a Dask cluster; without an address on processes here."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that --dask starts here.", min=1, max=1024)] = None,
+    as_json: Json = False,
+) -> None:
+    """Segment images by a model: one mask an image, a table, and a report with the worst first."""
+    if workers is not None and dask != HERE:
+        raise PlanError("--workers says how many processes --dask starts here.", hint="Give it with --dask alone.")
+    from napari_unetseg.batch import Cluster, Outputs, segment_folder
+    from napari_unetseg.devices import limit_threads
+
+    limit_threads()
+    control = Control()
+    cluster = None if dask is None else Cluster("" if dask == HERE else dask, workers)
+    wanted = Outputs(probabilities, uncertainty, tta)
+    events = segment_folder.events(
+        inputs, model, out, wanted, control=control, failed_only=failed_only, cluster=cluster
+    )
+    rows = terminal.run(events, control)
+    files = {row["file"]: row for row in rows}
+    failed = sum(row["status"] == "failed" for row in files.values())
+    flagged = sum(bool(row["flags"]) for row in files.values())
+    if as_json:
+        found = {"out": str(out), "files": len(files), "failed": failed, "flagged": flagged, "rows": rows}
+        print(json.dumps(found, indent=1, default=str))
+    else:
+        print(f"{len(files) - failed} of {len(files)} files segmented; masks and table.csv are in {out}")
+        if flagged:
+            print(f"{flagged} of them deserve a look: {out / 'report.html'} shows the worst first.")
+    if failed:
+        raise typer.Exit(1 if failed < len(files) else 2)
+
+
+def spell_out(words: Sequence[str]) -> list[str]:
+    """Command line in which ``--dask`` without an address has one, so that it may stand anywhere.
+
+    Examples
+    --------
+    >>> spell_out(["segment", "--dask", "scans", "-m", "model"])
+    ['segment', '--dask', 'here', 'scans', '-m', 'model']
+    """
+    spelt: list[str] = []
+    for place, word in enumerate(words):
+        spelt.append(word)
+        following = words[place + 1] if place + 1 < len(words) else ""
+        if word == "--dask" and not _ADDRESS.fullmatch(following):
+            spelt.append(HERE)
+    return spelt
