@@ -134,11 +134,13 @@ def _compressor(version: str) -> Any:
 def _open_node(path: Path) -> Any:
     import zarr
 
+    if not path.is_dir():
+        raise ReadError(f"{path.name} is not a folder, as Zarr images are.", hint="Unpack it, if it is an archive.")
     try:
         return zarr.open(store=path, mode="r")
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise ReadError(
-            f"{path.name} is not a Zarr folder, or its metadata are damaged.",
+            f"{path.name} is a folder without Zarr metadata, or they are damaged.",
             hint="Check that it was copied as a whole, with its hidden files.",
         ) from error
 
