@@ -8,6 +8,19 @@ volume as one thing, never plane by plane. Lengths, areas and volumes in options
 from napari_unetseg.postprocess.measures import features, measure, measure_volume
 from napari_unetseg.postprocess.options import STEPS, Option, check_steps
 from napari_unetseg.postprocess.split import split_touching
-from napari_unetseg.postprocess.steps import apply_steps
+from napari_unetseg.postprocess.steps import after_net, apply_steps, parted
+from napari_unetseg.postprocess.table import write_rows
 
-__all__ = ["STEPS", "Option", "apply_steps", "check_steps", "features", "measure", "measure_volume", "split_touching"]
+__all__ = [
+    "STEPS",
+    "Option",
+    "after_net",
+    "apply_steps",
+    "check_steps",
+    "features",
+    "measure",
+    "measure_volume",
+    "parted",
+    "split_touching",
+    "write_rows",
+]

@@ -16,9 +16,10 @@ from napari_unetseg.postprocess.options import STEPS, Option, check_steps
 from napari_unetseg.postprocess.runs import Runs, firsts
 from napari_unetseg.volume import check_spacing
 
-__all__ = ["CLASSES", "apply_steps"]
+__all__ = ["CLASSES", "after_net", "apply_steps", "chosen", "parted"]
 
 Spacing = Sequence[float]
+Checked = list[tuple[str, dict[str, Any]]]
 
 CLASSES = Option("Classes", "classes", "Classes it is done to; the others stay as they are. Usually all.")
 _BLOCK = {2: 512, 3: 96}  # side of the blocks in which outlines are smoothed
@@ -59,61 +60,104 @@ def apply_steps(
     return mask
 
 
+def after_net(
+    mask: np.ndarray, steps: Iterable[str | tuple[str, Mapping[str, Any]]], spacing: Spacing | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Run steps, and keep apart what has classes and what has numbers.
+
+    Returns
+    -------
+    classes : ndarray
+        The mask before any step that numbers the objects.
+    objects : ndarray or None
+        Numbers of the objects, 1, 2, .., unsigned and as small as they fit; None where no step gives them.
+    """
+    on_classes, on_objects = parted(steps)
+    classes = apply_steps(mask, on_classes, spacing)
+    if not on_objects:
+        return classes, None
+    objects = apply_steps(classes, on_objects, spacing)
+    return classes, objects.astype(np.uint16 if objects.max(initial=0) < 2**16 else np.uint32)
+
+
+def parted(steps: Iterable[str | tuple[str, Mapping[str, Any]]]) -> tuple[Checked, Checked]:
+    """Steps that leave classes, and those from the first on that numbers the objects."""
+    checked = check_steps(steps)
+    before = next((i for i, (name, _) in enumerate(checked) if STEPS.facts(name)["instances"]), len(checked))
+    return checked[:before], checked[before:]
+
+
 def chosen(labels: np.ndarray, classes: Collection[int] | None) -> np.ndarray:
     """Which of the labels a step is for."""
     return labels > 0 if classes is None else np.isin(labels, list(classes)) & (labels > 0)
 
 
 @STEPS.register(
-    "largest-component", title="Keep the largest", idempotent=True, instances=False, options={"classes": CLASSES}
-)
-def largest_component(mask: np.ndarray, spacing: Spacing, classes: Collection[int] | None = None) -> np.ndarray:
-    """Keep the largest connected object of each class, of the whole volume."""
-    return _keep_objects(mask, classes, _is_largest)
-
-
-def _is_largest(label: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Which object is the first of the largest with its label."""
-    order = np.lexsort((-size, label))
-    largest = np.zeros(len(label), bool)
-    largest[order[np.flatnonzero(np.diff(label[order], prepend=-1))]] = True
-    return largest
-
-
-@STEPS.register(
-    "minimum-size",
-    title="Remove small objects",
-    idempotent=True,
+    "smooth",
+    title="Smooth outlines",
+    idempotent=False,
     instances=False,
     options={
-        "size": Option(
-            "Smaller than", "size", "Objects below this area or volume go. Half of the smallest real one.", 20
-        ),
+        "radius": Option("Radius", "length", "Bumps and threads thinner than this go. One or two pixels.", 1.5),
         "classes": CLASSES,
     },
 )
-def minimum_size(mask: np.ndarray, spacing: Spacing, size: float, classes: Collection[int] | None = None) -> np.ndarray:
-    """Remove objects smaller than an area or a volume in the unit of the spacing."""
-    return _keep_objects(mask, classes, lambda _, voxels: voxels * np.prod(spacing) >= size)
-
-
-def _keep_objects(
-    mask: np.ndarray, classes: Collection[int] | None, keep: Callable[[np.ndarray, np.ndarray], np.ndarray]
+def smooth(
+    mask: np.ndarray, spacing: Spacing, radius: float | None = None, classes: Collection[int] | None = None
 ) -> np.ndarray:
-    """Mask without the objects for whose labels and sizes `keep` says no."""
-    if not mask.size:
-        return mask.copy()
-    runs = Runs.of(mask)
-    objects, part = runs.objects()
-    if not len(part):
-        return mask.copy()
-    size = np.bincount(part, objects.length).astype(np.int64)
-    first = firsts(part)
-    label = objects.label[first].astype(np.int64)
-    stays = keep(label, size) | ~chosen(label, classes)
-    values = runs.label.copy()
-    values[runs.label > 0] = np.where(stays[part], objects.label, 0)
-    return runs.image(values)
+    """Round the outlines: every voxel takes the class most of its neighbourhood has.
+
+    The neighbourhood is a Gaussian whose standard deviation is `radius`, by default the finest voxel spacing; what is
+    thinner disappears.
+    """
+    radius = min(spacing) if radius is None else radius
+    extent = max((n * s for n, s in zip(mask.shape, spacing, strict=True)), default=0)
+    if mask.size and radius > extent / 2:
+        raise PlanError(
+            f"The radius of 'smooth' is {radius:g}, more than half of the image, which is {extent:g} wide.",
+            hint="Lengths are in the unit of the voxel spacing; one or two pixels are usual.",
+        )
+    sigma = [radius / s for s in spacing]
+    margin = [int(4 * s + 0.5) + 1 for s in sigma]
+    out = mask.copy()
+    for inner, wide in _blocks(mask.shape, margin):
+        around = mask[wide]
+        if (around == around.flat[0]).all():
+            continue
+        back = tuple(slice(i.start - w.start, i.stop - w.start) for i, w in zip(inner, wide, strict=True))
+        out[inner] = _vote(around, sigma, margin)[back]
+    if classes is not None:
+        named, changed = list(classes), out != mask
+        out = np.where(changed & ~(np.isin(mask, [0, *named]) & np.isin(out, [0, *named])), mask, out)
+    return out
+
+
+def _blocks(shape: Sequence[int], margin: Sequence[int]) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """Blocks that cover an image, each also with a margin around it."""
+    side = [max(_BLOCK[len(shape)], 2 * m) for m in margin]
+    for corner in itertools.product(*(range(0, n, s) for n, s in zip(shape, side, strict=True))):
+        parts = list(zip(corner, side, shape, margin, strict=True))
+        yield (
+            tuple(slice(c, min(c + s, n)) for c, s, n, _ in parts),
+            tuple(slice(max(0, c - m), min(c + s + m, n)) for c, s, n, m in parts),
+        )
+
+
+def _vote(mask: np.ndarray, sigma: Sequence[float], margin: Sequence[int]) -> np.ndarray:
+    """Label with the largest Gaussian share at each voxel; the background's is what the others leave."""
+    labels, number = np.unique(mask, return_inverse=True)
+    number = number.reshape(mask.shape).astype(np.int32) + (labels[0] != 0)
+    labels = labels if labels[0] == 0 else np.r_[labels.dtype.type(0), labels]
+    out, best, rest = np.zeros_like(mask), np.zeros(mask.shape, np.float32), np.ones(mask.shape, np.float32)
+    for label, box in zip(labels[1:], ndimage.find_objects(number), strict=True):
+        near = tuple(slice(max(0, s.start - m), s.stop + m) for s, m in zip(box, margin, strict=True))
+        share = ndimage.gaussian_filter((mask[near] == label).astype(np.float32), sigma, mode="nearest")
+        rest[near] -= share
+        wins = share > best[near]
+        best[near][wins] = share[wins]
+        out[near][wins] = label
+    out[rest >= best] = 0
+    return out
 
 
 @STEPS.register(
@@ -189,68 +233,52 @@ def _may_enclose(
 
 
 @STEPS.register(
-    "smooth",
-    title="Smooth outlines",
-    idempotent=False,
+    "minimum-size",
+    title="Remove small objects",
+    idempotent=True,
     instances=False,
     options={
-        "radius": Option("Radius", "length", "Bumps and threads thinner than this go. One or two pixels.", 1.5),
+        "size": Option(
+            "Smaller than", "size", "Objects below this area or volume go. Half of the smallest real one.", 20
+        ),
         "classes": CLASSES,
     },
 )
-def smooth(
-    mask: np.ndarray, spacing: Spacing, radius: float | None = None, classes: Collection[int] | None = None
+def minimum_size(mask: np.ndarray, spacing: Spacing, size: float, classes: Collection[int] | None = None) -> np.ndarray:
+    """Remove objects smaller than an area or a volume in the unit of the spacing."""
+    return _keep_objects(mask, classes, lambda _, voxels: voxels * np.prod(spacing) >= size)
+
+
+def _keep_objects(
+    mask: np.ndarray, classes: Collection[int] | None, keep: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Round the outlines: every voxel takes the class most of its neighbourhood has.
-
-    The neighbourhood is a Gaussian whose standard deviation is `radius`, by default the finest voxel spacing; what is
-    thinner disappears.
-    """
-    radius = min(spacing) if radius is None else radius
-    extent = max((n * s for n, s in zip(mask.shape, spacing, strict=True)), default=0)
-    if mask.size and radius > extent / 2:
-        raise PlanError(
-            f"The radius of 'smooth' is {radius:g}, more than half of the image, which is {extent:g} wide.",
-            hint="Lengths are in the unit of the voxel spacing; one or two pixels are usual.",
-        )
-    sigma = [radius / s for s in spacing]
-    margin = [int(4 * s + 0.5) + 1 for s in sigma]
-    out = mask.copy()
-    for inner, wide in _blocks(mask.shape, margin):
-        around = mask[wide]
-        if (around == around.flat[0]).all():
-            continue
-        back = tuple(slice(i.start - w.start, i.stop - w.start) for i, w in zip(inner, wide, strict=True))
-        out[inner] = _vote(around, sigma, margin)[back]
-    if classes is not None:
-        named, changed = list(classes), out != mask
-        out = np.where(changed & ~(np.isin(mask, [0, *named]) & np.isin(out, [0, *named])), mask, out)
-    return out
+    """Mask without the objects for whose labels and sizes `keep` says no."""
+    if not mask.size:
+        return mask.copy()
+    runs = Runs.of(mask)
+    objects, part = runs.objects()
+    if not len(part):
+        return mask.copy()
+    size = np.bincount(part, objects.length).astype(np.int64)
+    first = firsts(part)
+    label = objects.label[first].astype(np.int64)
+    stays = keep(label, size) | ~chosen(label, classes)
+    values = runs.label.copy()
+    values[runs.label > 0] = np.where(stays[part], objects.label, 0)
+    return runs.image(values)
 
 
-def _blocks(shape: Sequence[int], margin: Sequence[int]) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """Blocks that cover an image, each also with a margin around it."""
-    side = [max(_BLOCK[len(shape)], 2 * m) for m in margin]
-    for corner in itertools.product(*(range(0, n, s) for n, s in zip(shape, side, strict=True))):
-        parts = list(zip(corner, side, shape, margin, strict=True))
-        yield (
-            tuple(slice(c, min(c + s, n)) for c, s, n, _ in parts),
-            tuple(slice(max(0, c - m), min(c + s + m, n)) for c, s, n, m in parts),
-        )
+@STEPS.register(
+    "largest-component", title="Keep the largest", idempotent=True, instances=False, options={"classes": CLASSES}
+)
+def largest_component(mask: np.ndarray, spacing: Spacing, classes: Collection[int] | None = None) -> np.ndarray:
+    """Keep the largest connected object of each class, of the whole volume."""
+    return _keep_objects(mask, classes, _is_largest)
 
 
-def _vote(mask: np.ndarray, sigma: Sequence[float], margin: Sequence[int]) -> np.ndarray:
-    """Label with the largest Gaussian share at each voxel; the background's is what the others leave."""
-    labels, number = np.unique(mask, return_inverse=True)
-    number = number.reshape(mask.shape).astype(np.int32) + (labels[0] != 0)
-    labels = labels if labels[0] == 0 else np.r_[labels.dtype.type(0), labels]
-    out, best, rest = np.zeros_like(mask), np.zeros(mask.shape, np.float32), np.ones(mask.shape, np.float32)
-    for label, box in zip(labels[1:], ndimage.find_objects(number), strict=True):
-        near = tuple(slice(max(0, s.start - m), s.stop + m) for s, m in zip(box, margin, strict=True))
-        share = ndimage.gaussian_filter((mask[near] == label).astype(np.float32), sigma, mode="nearest")
-        rest[near] -= share
-        wins = share > best[near]
-        best[near][wins] = share[wins]
-        out[near][wins] = label
-    out[rest >= best] = 0
-    return out
+def _is_largest(label: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Which object is the first of the largest with its label."""
+    order = np.lexsort((-size, label))
+    largest = np.zeros(len(label), bool)
+    largest[order[np.flatnonzero(np.diff(label[order], prepend=-1))]] = True
+    return largest

@@ -20,18 +20,21 @@ from napari_unetseg.devices import choose_compute, choose_device, describe, limi
 from napari_unetseg.errors import EngineError, Stopped, UnetSegError
 from napari_unetseg.events import Control, Event, Validated, View
 from napari_unetseg.figures import curves
-from napari_unetseg.inference import evaluate, make_predictor, predict
+from napari_unetseg.inference import evaluate, make_predictor
 from napari_unetseg.io import read
 from napari_unetseg.nets import BLOCKS, DOWNS, NETS, SKIPS, UPS, Model, describe_net
 from napari_unetseg.nets.making import measure_spec
 from napari_unetseg.plan import Plan
 from napari_unetseg.planning import decide_net
+from napari_unetseg.postprocess import after_net
 from napari_unetseg.project import Project
 from napari_unetseg.registry import Registry
 from napari_unetseg.scores import Scores
 from napari_unetseg.training import fine_tune
+from napari_unetseg.volume import Volume
+from napari_unetseg.worker.masks import RawMasks
 
-__all__ = ["VERBS", "Args", "Bench", "Result", "Run", "need", "open_project", "plain"]
+__all__ = ["VERBS", "Args", "Bench", "Result", "Run", "load_image", "named", "need", "open_project", "plain"]
 
 Args = Mapping[str, Any]
 Result = Mapping[str, Any]
@@ -57,6 +60,7 @@ class Bench:
         self._arrays: dict[str, deque[Path]] = {}
         self._models: OrderedDict[tuple[str, int], Model] = OrderedDict()
         self._nets: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        self.masks = RawMasks()
 
     def warm_up(self) -> dict[str, Any]:
         """Set the threads, and tell what will be used."""
@@ -117,6 +121,16 @@ def open_project(args: Args) -> Project:
     if args.get("revisions") is not None:
         project.freeze(args["revisions"])
     return project
+
+
+def load_image(args: Args) -> Volume:
+    """The image of a job: ``{project, case}`` or ``{image}``."""
+    return open_project(args).image(need(args, "case")) if args.get("project") else read(need(args, "image"))
+
+
+def named(args: Args) -> tuple[str, str]:
+    """Names of the image and of the model of a job."""
+    return f"{args.get('project') or ''}:{args.get('case') or need(args, 'image')}", need(args, "model")
 
 
 # -- facts ----------------------------------------------------------------------------------------------------
@@ -221,11 +235,14 @@ def plain(scores: Scores | None) -> dict[str, Any] | None:
 
 @VERBS.register("predict")
 def predict_case(args: Args, control: Control, bench: Bench) -> Run:
-    """Segment one image: ``{project, case, model, focus}`` (or ``{image, model}``) to ``{mask: path of an array}``."""
-    image = open_project(args).image(need(args, "case")) if args.get("project") else read(need(args, "image"))
-    model = bench.model(need(args, "model"))
-    mask = yield from predict.events(model, image, control=control, focus=args.get("focus"))
-    return {"mask": bench.put("mask", mask.data)}
+    """Segment one image: ``{project, case, model, focus}`` (or ``{image, model}``) to ``{mask, objects}``.
+
+    Both are paths of arrays; `objects` is None unless a step of the model's plan numbers them.
+    """
+    model, image = bench.model(need(args, "model")), load_image(args)
+    raw = yield from bench.masks.predict(named(args), model, image, control, args.get("focus"))
+    mask, objects = after_net(raw.data, model.plan.post.steps, image.geometry.spacing)
+    return {"mask": bench.put("mask", mask), "objects": None if objects is None else bench.put("objects", objects)}
 
 
 @VERBS.register("segment")
