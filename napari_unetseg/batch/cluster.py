@@ -29,7 +29,6 @@ from napari_unetseg.batch.work import Entry, Segmenter, failed
 from napari_unetseg.devices import limit_threads
 from napari_unetseg.errors import ModelError, Stopped, UnetSegError
 from napari_unetseg.events import Control, Event, Note
-from napari_unetseg.inference import Ensemble
 from napari_unetseg.nets import Model
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ def _segmenter(recipe: _Recipe) -> Segmenter:
         if recipe.hash not in _loaded:
             limit_threads()
             models = [Model.load(folder) for folder in recipe.folders]
-            segmenter = Segmenter(Ensemble.of(models, recipe.outputs.tta), recipe.outputs)
+            segmenter = Segmenter(recipe.outputs.ensemble(models), recipe.outputs)
             if segmenter.recipe != recipe.hash:
                 raise ModelError(
                     f"The model in {', '.join(recipe.folders)} is not the one that the run began with.",

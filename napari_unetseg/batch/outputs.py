@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from napari_unetseg.inference import Ensemble
 from napari_unetseg.io import stem
+from napari_unetseg.nets import Model
 
 __all__ = ["FLOATS", "Cluster", "Job", "Outputs", "beside", "thumbnail"]
 
-FLOATS = ("_prob", "_uncertainty")
+FLOATS = ("_prob", "_uncertainty", "_disagreement")
 
 
 @dataclass(frozen=True)
@@ -21,14 +25,24 @@ class Outputs:
     probabilities : bool
         A ``_prob`` image per input, one channel a class.
     uncertainty : bool
-        An ``_uncertainty`` image per input: the entropy, 0 sure to 1 undecided.
-    tta : bool
-        Average over mirrored copies.
+        An ``_uncertainty`` image per input: the entropy, 0 sure to 1 undecided; and, where several passes were
+        averaged, a ``_disagreement`` image: how much of it is because they contradict each other.
+    tta, turns : bool
+        Average over mirrored copies, and over quarter turns where pixels are square; the model's plan may say so too.
+    dropout : int
+        Passes with dropout kept on; 0 for as many as the model's plan says.
     """
 
     probabilities: bool = False
     uncertainty: bool = False
     tta: bool = False
+    turns: bool = False
+    dropout: int = 0
+
+    def ensemble(self, models: Sequence[Model]) -> Ensemble:
+        """Models made ready to be averaged in the way that was asked for."""
+        tta: Literal["turns"] | None = "turns" if self.turns else None
+        return Ensemble.of(models, self.tta, tta=tta, dropout_passes=self.dropout or None)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ from napari_unetseg.batch.thumbnails import contact_sheet
 from napari_unetseg.batch.work import Entry, Segmenter, keep
 from napari_unetseg.errors import ReadError, WriteError
 from napari_unetseg.events import Control, Event, FileDone, Started, verb
-from napari_unetseg.inference import Ensemble
 from napari_unetseg.nets import Model
 
 __all__ = ["segment_folder"]
@@ -81,7 +80,7 @@ def segment_folder(
     """
     models = [model] if isinstance(model, (Model, str, Path)) else list(model)
     loaded = [m if isinstance(m, Model) else Model.load(m) for m in models]
-    segmenter = Segmenter(Ensemble.of(loaded, outputs.tta), outputs)
+    segmenter = Segmenter(outputs.ensemble(loaded), outputs)
     place = Path(os.path.abspath(out))
     files = list_files(inputs, place)
     folder = _make_folder(place)

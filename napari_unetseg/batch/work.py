@@ -22,7 +22,7 @@ from napari_unetseg.batch.quality import look_at
 from napari_unetseg.batch.thumbnails import save_thumbnail
 from napari_unetseg.errors import Stopped, UnetSegError, WriteError
 from napari_unetseg.events import Control, Event
-from napari_unetseg.inference import Ensemble, entropy
+from napari_unetseg.inference import Belief, Ensemble
 from napari_unetseg.io import read, read_labels, write
 from napari_unetseg.postprocess import STEPS, apply_steps
 from napari_unetseg.volume import LabelVolume, Volume
@@ -78,17 +78,17 @@ class Segmenter:
         except Exception as error:  # a damaged file makes a decoder raise anything
             return self._failed(job, error, time.monotonic() - begin)
 
-    def think(self, job: Job, loaded: Loaded, control: Control) -> Generator[Event, None, np.ndarray | Entry]:
-        """Probabilities of an image; yields `TileDone`."""
+    def think(self, job: Job, loaded: Loaded, control: Control) -> Generator[Event, None, Belief | Entry]:
+        """What the models say of an image; yields `TileDone`."""
         begin = time.monotonic()
         try:
-            return (yield from self.ensemble.tiles(loaded.image, control))
+            return (yield from self.ensemble.believe(loaded.image, control))
         except Stopped:
             raise
         except Exception as error:
             return self._failed(job, error, loaded.seconds + time.monotonic() - begin)
 
-    def finish(self, job: Job, loaded: Loaded, probability: np.ndarray, seconds: float) -> Entry:
+    def finish(self, job: Job, loaded: Loaded, belief: Belief, seconds: float) -> Entry:
         """Write the mask, measure it, and say how much it deserves trust.
 
         Raises
@@ -97,7 +97,7 @@ class Segmenter:
             When there is no place left on the disk: no file would do better.
         """
         begin = time.monotonic()
-        image, ensemble = loaded.image, self.ensemble
+        image, ensemble, probability = loaded.image, self.ensemble, belief.probability
         try:
             classes, mask = after_net(ensemble.mask(probability), ensemble, image)
             labels = LabelVolume(mask, image.geometry, image.path, image.header)
@@ -105,7 +105,9 @@ class Segmenter:
             if self.outputs.probabilities:
                 _write_float(beside(job.target, FLOATS[0]), probability, image)
             if self.outputs.uncertainty:
-                _write_float(beside(job.target, FLOATS[1]), entropy(probability)[None], image)
+                _write_float(beside(job.target, FLOATS[1]), belief.entropy[None], image)
+                if belief.disagreement is not None:
+                    _write_float(beside(job.target, FLOATS[2]), belief.disagreement[None], image)
             save_thumbnail(thumbnail(job.target, job.folder), image.data, classes)
             return {
                 "status": "done",

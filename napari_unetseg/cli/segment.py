@@ -29,7 +29,9 @@ def segment(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks, table and report.")],
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write class probabilities.")] = False,
     uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also write the doubt, 0 to 1.")] = False,
-    tta: Annotated[bool, typer.Option("--tta", help="Average over mirrored copies (4 times slower).")] = False,
+    tta: Annotated[bool, typer.Option("--tta", help="Average over mirrored copies (4 times slower, 8 in 3D).")] = False,
+    turns: Annotated[bool, typer.Option("--turns", help="Over quarter turns too, where pixels are square.")] = False,
+    dropout: Annotated[int, typer.Option(help="Passes with dropout kept on, to average.", min=0, max=1000)] = 0,
     failed_only: Annotated[bool, typer.Option("--failed-only", help="Only what failed in an earlier run.")] = False,
     dask: Annotated[
         str | None,
@@ -47,7 +49,7 @@ def segment(
     limit_threads()
     control = Control()
     cluster = None if dask is None else Cluster("" if dask == HERE else dask, workers)
-    wanted = Outputs(probabilities, uncertainty, tta)
+    wanted = Outputs(probabilities, uncertainty, tta, turns, dropout)
     events = segment_folder.events(
         inputs, model, out, wanted, control=control, failed_only=failed_only, cluster=cluster
     )

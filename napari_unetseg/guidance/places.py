@@ -21,7 +21,7 @@ from napari_unetseg.events import Control, Event, Note, TileDone, verb
 from napari_unetseg.guidance.squares import Proposal, best_squares, class_doubt, class_turns
 from napari_unetseg.inference import Predictor, make_predictor
 from napari_unetseg.inference.sliding import prepared_image
-from napari_unetseg.inference.view import slab
+from napari_unetseg.inference.view import seen_of_plane
 from napari_unetseg.nets import Model
 from napari_unetseg.project import Project
 from napari_unetseg.volume import Volume
@@ -207,8 +207,8 @@ def _look(
     strokes: np.ndarray,
 ) -> _Look:
     index, window = where
-    region, inner = slab(predictor.plan, strokes.shape, index)
-    probability = predictor.probabilities(np.ascontiguousarray(prepared[(slice(None), *region[:-2], *window)]))
+    seen, inner = seen_of_plane(predictor, prepared, index, window)
+    probability = predictor.probabilities(seen)
     if inner is not None:
         probability = probability[:, inner]
     painted = strokes[window if index is None else (index, *window)]

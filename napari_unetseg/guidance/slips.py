@@ -17,6 +17,7 @@ from napari_unetseg.events import Control, Event, Note, TileDone, verb
 from napari_unetseg.guidance.places import Candidate
 from napari_unetseg.inference import Predictor, make_predictor
 from napari_unetseg.inference.sliding import prepared_image
+from napari_unetseg.inference.view import seen_of_plane
 from napari_unetseg.nets import Model
 
 __all__ = ["SuspiciousStroke", "contradictions", "find_slips", "suspicious_strokes"]
@@ -187,7 +188,11 @@ def _of_case(candidate: Candidate, model: Model, predictor: Predictor, confidenc
     prepared = prepared_image(model, image)
     found: list[SuspiciousStroke] = []
     for box in _boxes(annotation, model.plan.net.dims):
-        probability = predictor.probabilities(np.ascontiguousarray(prepared[(slice(None), *box)]))
+        if annotation.ndim > model.plan.net.dims:
+            seen, _ = seen_of_plane(predictor, prepared, box[0].start, box[1:])
+            probability = predictor.probabilities(seen)[:, None]
+        else:
+            probability = predictor.probabilities(prepared[(slice(None), *box)])
         for stroke in suspicious_strokes(probability, annotation[box], confidence=confidence):
             region = tuple(
                 slice(part.start + whole.start, part.stop + whole.start)

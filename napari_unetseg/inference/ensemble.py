@@ -17,6 +17,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from napari_unetseg.errors import ModelError
 from napari_unetseg.events import Control, Event, TileDone, verb
 from napari_unetseg.inference.sliding import Predictor, make_predictor, prepared_image
+from napari_unetseg.inference.view import seen_of_plane
 from napari_unetseg.nets.checkpoint import Model
 from napari_unetseg.volume import Volume
 
@@ -102,6 +103,11 @@ class Belief:
     passes: int
 
     @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.probability.nbytes + (0 if self.disagreement is None else self.disagreement.nbytes)
+
+    @property
     def entropy(self) -> np.ndarray:
         """``([Z,] Y, X)`` float32: 0 sure, 1 undecided, whatever the reason."""
         return entropy(self.probability)
@@ -184,7 +190,11 @@ class Ensemble:
         return (yield from self.believe(image, control, focus)).probability
 
     def believe(
-        self, image: Volume, control: Control | None = None, focus: Sequence[float] | None = None
+        self,
+        image: Volume,
+        control: Control | None = None,
+        focus: Sequence[float] | None = None,
+        plane: int | None = None,
     ) -> Generator[Event, None, Belief]:
         """Yield `TileDone` of all passes together; return what they say.
 
@@ -195,14 +205,16 @@ class Ensemble:
             To stop it, within a tile.
         focus : sequence of float, optional
             Position ``([z,] y, x)`` whose tile comes first in each pass.
+        plane : int, optional
+            Of a volume: only this plane is looked at, and the arrays are ``(Y, X)``.
         """
         count = self.passes(image.geometry.spacing)
         total: np.ndarray | None = None
-        doubt = np.zeros(image.shape, np.float32)
-        for number, run in enumerate(self._passes(image, control, focus)):
+        doubt: np.ndarray | float = 0.0
+        for number, run in enumerate(self._passes(image, control, focus, plane)):
             probability = yield from _counted(run, number, count)
             if count > 1:
-                doubt += entropy(probability) / count
+                doubt = doubt + entropy(probability) / count
             total = probability if total is None else np.add(total, probability, out=total)
         assert total is not None  # of() refuses no models
         if count == 1:
@@ -211,29 +223,29 @@ class Ensemble:
         return Belief(total, np.clip(entropy(total) - doubt, 0, 1), count)
 
     def _passes(
-        self, image: Volume, control: Control | None, focus: Sequence[float] | None
+        self, image: Volume, control: Control | None, focus: Sequence[float] | None, plane: int | None
     ) -> Iterator[Generator[Event, None, np.ndarray]]:
+        spacing = image.geometry.spacing
         for model, predictor in zip(self.models, self.predictors, strict=True):
-            prepared = prepared_image(model, image)
-            for symmetry in symmetries(self.tta, model.plan.net.dims, image.geometry.spacing):
+            part, inner = seen_of_plane(predictor, prepared_image(model, image), plane)
+            for symmetry in symmetries(self.tta, model.plan.net.dims, spacing):
+                moved = symmetry.apply(part)
+                place = _moved(focus, symmetry, part.shape[1:]) if focus is not None and plane is None else None
                 for seed in range(max(1, self.dropout_passes)):
-                    yield self._one(predictor, prepared, symmetry, (control, focus, seed))
+                    run = predictor.tiles(moved, place, control, spacing)
+                    yield self._one(run, predictor, (symmetry, inner, seed))
 
     def _one(
         self,
+        run: Generator[Event, None, np.ndarray],
         predictor: Predictor,
-        prepared: np.ndarray,
-        symmetry: Symmetry,
-        how: tuple[Control | None, Sequence[float] | None, int],
+        how: tuple[Symmetry, int | None, int],
     ) -> Generator[Event, None, np.ndarray]:
-        control, focus, seed = how
-        place = _moved(focus, symmetry, prepared.shape[1:]) if focus is not None else None
-        if not self.dropout_passes:
-            found = yield from predictor.tiles(symmetry.apply(prepared), place, control)
-        else:
-            with _dropping(predictor.net, seed):
-                found = yield from predictor.tiles(symmetry.apply(prepared), place, control)
-        return symmetry.undo(found)
+        symmetry, inner, seed = how
+        with _dropping(predictor.net, seed) if self.dropout_passes else contextlib.nullcontext():
+            found = yield from run
+        found = symmetry.undo(found)
+        return found if inner is None else found[:, inner]
 
     def mask(self, probability: np.ndarray) -> np.ndarray:
         """Mask uint8 of averaged probabilities, by the first model's plan."""
@@ -249,6 +261,7 @@ def predict_doubt(
     dropout_passes: int | None = None,
     control: Control | None = None,
     focus: Sequence[float] | None = None,
+    plane: int | None = None,
 ) -> Generator[Event, None, Belief]:
     """Probability, entropy and disagreement of an image.
 
@@ -263,6 +276,8 @@ def predict_doubt(
         To stop it, within a tile.
     focus : sequence of float, optional
         Position ``([z,] y, x)`` whose tile comes first.
+    plane : int, optional
+        Of a volume: only this plane is looked at, and the arrays are ``(Y, X)``.
 
     Raises
     ------
@@ -273,7 +288,7 @@ def predict_doubt(
     """
     given = [models] if isinstance(models, Model) else list(models)
     ensemble = Ensemble.of(given, tta=tta, dropout_passes=dropout_passes)
-    return (yield from ensemble.believe(image, control, focus))
+    return (yield from ensemble.believe(image, control, focus, plane))
 
 
 def _counted(run: Generator[Event, None, np.ndarray], number: int, count: int) -> Generator[Event, None, np.ndarray]:

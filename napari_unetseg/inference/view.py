@@ -4,41 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from napari_unetseg.errors import PlanError
-from napari_unetseg.plan import Plan
+from napari_unetseg.inference.sliding import Predictor
 
-__all__ = ["slab"]
+__all__ = ["seen_of_plane"]
 
 
-def slab(plan: Plan, shape: Sequence[int], index: int | None) -> tuple[tuple[slice, ...], int | None]:
-    """Part of an image that a net needs for one plane of it.
+def seen_of_plane(
+    predictor: Predictor, image: np.ndarray, index: int | None, window: Sequence[slice] = (slice(None), slice(None))
+) -> tuple[np.ndarray, int | None]:
+    """What a net needs to segment one plane of a volume, or a window of it.
 
     Parameters
     ----------
-    plan : Plan
-        Of a model.
-    shape : sequence of int
-        ``([Z,] Y, X)`` of the image.
+    predictor : Predictor
+    image : (C, [Z,] Y, X) float32 ndarray
+        Normalised as the plan says.
     index : int or None
-        The plane; None for the whole image.
+        The plane; None for the image as it is.
+    window : sequence of slice
+        ``(Y, X)``.
 
     Returns
     -------
-    region : tuple of slice
-        ``([Z,] Y, X)``: the plane alone for a 2D net, as many planes as a training patch has for a 3D net.
+    part : (C', [Z',] Y', X') ndarray
+        For a 2D net the plane, its neighbours as channels where it sees them; for a 3D net as many planes as a training
+        patch has.
     inner : int or None
-        Where the plane is in it; None for the whole image, or where the image has no planes.
+        Where the plane is in the part; None where the part has no planes, or `index` was None.
 
     Raises
     ------
     PlanError
         When there is no such plane.
     """
-    everything = tuple(slice(0, n) for n in shape)
-    if index is None or len(shape) == 2:
-        return everything, None
-    if not 0 <= index < shape[0]:
-        raise PlanError(f"There is no plane {index}: the image has {shape[0]}.", hint="Count planes from 0.")
-    half = 0 if plan.net.dims == 2 else (plan.training.patch or (32,))[0] // 2
+    where = tuple(window)
+    if index is None or image.ndim == 3:
+        return image[(..., *where)], None
+    planes = image.shape[1]
+    if not 0 <= index < planes:
+        raise PlanError(f"There is no plane {index}: the image has {planes}.", hint="Count planes from 0.")
+    if predictor.plan.net.dims == 2:
+        return predictor.planes(image, (index,))[(..., *where)], None
+    half = (predictor.plan.training.patch or (32,))[0] // 2
     first = max(0, index - half)
-    return (slice(first, min(shape[0], index + half + 1)), *everything[1:]), index - first
+    return image[(slice(None), slice(first, index + half + 1), *where)], index - first

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from napari_unetseg.errors import ModelError, Stopped
+from napari_unetseg.batch import Outputs, segment_folder
+from napari_unetseg.errors import ModelError, PlanError, Stopped
 from napari_unetseg.events import Control, TileDone
 from napari_unetseg.inference import Ensemble, entropy, predict_doubt, predict_probabilities
 from napari_unetseg.inference.ensemble import _moved, symmetries
+from napari_unetseg.io import read, write
 from napari_unetseg.nets import Model, build
 from napari_unetseg.plan import NetSpec, Plan
 from napari_unetseg.volume import Geometry, Volume
@@ -158,3 +160,32 @@ def test_the_place_in_focus_moves_with_the_image():
     cube[1, 1, 5] = 1
     for way in symmetries("turns", 3, (1, 1, 1)):
         assert way.apply(cube)[_moved((1, 1, 5), way, cube.shape)] == 1
+
+
+@pytest.mark.parametrize(("dims", "more"), [(2, {}), (2, {"neighbours": 1}), (3, {})])
+def test_one_plane_of_a_volume_is_what_the_volume_says_there(dims, more):
+    model, image = model_of(dims, in_channels=3 if more else 1), image_of(7, 24, 30)
+    model.plan = model.plan.change(data=more, training={"patch": (8, 24, 24)[-dims:]})
+    whole = predict_doubt(model, image, tta="flips")
+    for plane in (0, 4):
+        found = predict_doubt(model, image, tta="flips", plane=plane)
+        assert found.probability.shape == (2, 24, 30)
+        assert found.disagreement.shape == (24, 30)
+        if dims == 2:
+            assert np.allclose(found.probability, whole.probability[:, plane], atol=1e-5)
+            assert np.allclose(found.disagreement, whole.disagreement[plane], atol=1e-5)
+    with pytest.raises(PlanError, match="no plane 7"):
+        predict_doubt(model, image, plane=7)
+
+
+def test_a_folder_gets_files_of_what_was_averaged(tmp_path):
+    write(tmp_path / "a.tif", image_of(30, 30))
+    out = tmp_path / "out"
+    rows = segment_folder(tmp_path / "a.tif", [model_of()], out, Outputs(True, True, turns=True))
+    assert rows[0]["status"] == "done"
+    belief = predict_doubt(model_of(), read(tmp_path / "a.tif"), tta="turns")
+    assert np.allclose(read(out / "a_prob.tif").data, belief.probability, atol=1e-5)
+    assert np.allclose(read(out / "a_uncertainty.tif").data[0], belief.entropy, atol=1e-5)
+    assert np.allclose(read(out / "a_disagreement.tif").data[0], belief.disagreement, atol=1e-5)
+    segment_folder(tmp_path / "a.tif", model_of(), tmp_path / "plain", Outputs(uncertainty=True))
+    assert not (tmp_path / "plain" / "a_disagreement.tif").exists()
