@@ -92,7 +92,7 @@ FORMATS.register("nrrd", keeps="affine")(Nrrd())
 def _open(path: Path) -> tuple[Encoded, Geometry]:
     fields, end = _fields(path)
     sizes = [int(n) for n in fields["sizes"]]
-    if not 2 <= len(sizes) <= _AXES or min(sizes) < 1:
+    if int(fields["dimension"]) != len(sizes) or not 2 <= len(sizes) <= _AXES or min(sizes) < 1:
         raise ReadError(f"{path.name} has a damaged header (sizes {sizes}).", hint="Export it again.")
     kind = str(fields["type"])
     if kind not in _CODES:
@@ -129,7 +129,7 @@ def _fields(path: Path) -> tuple[dict[str, Any], int]:
         fields = dict(nrrd.read_header(lines))
     except Exception as error:  # pynrrd meets damage in many ways
         raise refused from error
-    if any(name not in fields for name in ("sizes", "type", "encoding")):
+    if any(name not in fields for name in ("sizes", "type", "encoding", "dimension")):
         raise refused
     detached = any(name in fields for name in ("data file", "datafile"))
     if not detached and not blank:
