@@ -14,11 +14,11 @@ from tiny import blobs
 
 import napari_unetseg as nus
 from napari_unetseg.batch import Outputs, segment_folder
-from napari_unetseg.batch.work import after_net, measure_classes
+from napari_unetseg.batch.work import measure_classes
 from napari_unetseg.errors import ReadError, WriteError
 from napari_unetseg.events import Control, FileDone, Started
 from napari_unetseg.nets import Model, build
-from napari_unetseg.postprocess import measure
+from napari_unetseg.postprocess import after_net, measure
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
 
 
@@ -228,13 +228,36 @@ def test_a_mask_corrected_by_hand_is_kept_and_measured(scans, model, tmp_path):
         np.testing.assert_array_equal(nus.read_labels(out / "b.png").data, mine)
 
 
-def test_touching_objects_are_counted_one_by_one_and_measured_whole(model, tmp_path):
-    from napari_unetseg.inference import Ensemble
-
+def test_touching_objects_are_counted_one_by_one_and_measured_whole():
     y, x = np.ogrid[:40, :60]
     two = (((y - 20) ** 2 + (x - 20) ** 2 < 150) | ((y - 20) ** 2 + (x - 40) ** 2 < 150)).astype(np.uint8)
-    split = Model(model.net, model.plan.change(post={"steps": [("split-touching", {})]}), model.classes)
-    image = Volume(np.zeros((1, 40, 60)))
-    classes, mask = after_net(two, Ensemble.of([split]), image)
-    (row,) = measure_classes(classes, nus.LabelVolume(mask, image.geometry), split.classes)
+    classes, objects = after_net(two, ["split-touching"])
+    (row,) = measure_classes(classes, nus.LabelVolume(objects, Geometry((1, 1))), ("background", "cell"))
     assert (row["voxels"], row["components"]) == (int(two.sum()), 2)
+
+
+def test_numbered_objects_are_rows_of_a_table_and_labels_of_the_masks(scans, model, tmp_path):
+    out = tmp_path / "out"
+    steps = [("minimum-size", {"size": 1.5}), ("split-touching", {})]
+    split = Model(model.net, model.plan.change(post={"steps": steps}), model.classes)
+    segment_folder(scans, split, out)
+
+    def objects():
+        with (out / "objects.csv").open(newline="", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
+
+    rows = objects()
+    assert rows
+    for row in table(out):
+        labels, own = nus.read_labels(out / row["mask"]), [r for r in rows if r["mask"] == row["mask"]]
+        assert int(row["components"]) == labels.data.max() == len(own)
+        sizes = np.bincount(labels.data.ravel(), minlength=1)[1:]
+        assert [int(r["voxels"]) for r in own] == sizes.tolist()
+        assert {r["file"] for r in own} <= {row["file"]}
+    segment_folder(scans, split, out)  # nothing is done again, and nothing is lost
+    assert objects() == rows
+    (scans / "a.tif").unlink()
+    segment_folder(scans, split, out)
+    assert objects() == [r for r in rows if not r["file"].endswith("scans/a.tif")]
+    segment_folder(scans, model, out)
+    assert not (out / "objects.csv").exists()

@@ -1,8 +1,8 @@
 """`segment_folder`: files listed, those that changed segmented here or on a cluster, rows, table and report.
 
 One mask per input in the family of its image, ``table.csv`` with one row a file and class, ``run.json`` that says how,
-``report.html`` and ``contact-sheet.png`` with the worst first. A ledger beside them, one line a file, lets a second run
-redo only what changed. One bad file never stops the run.
+``report.html`` and ``contact-sheet.png`` with the worst first; ``objects.csv`` where objects are numbered. A ledger
+beside them, one line a file, lets a second run redo only what changed. One bad file never stops the run.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from napari_unetseg.batch.ledger import Ledger
 from napari_unetseg.batch.listing import list_files, place_masks, without
 from napari_unetseg.batch.local import Step, run_here
 from napari_unetseg.batch.lock import only_run
+from napari_unetseg.batch.objects import gather_objects
 from napari_unetseg.batch.outputs import Cluster, Job, Outputs
 from napari_unetseg.batch.quality import worst_first
 from napari_unetseg.batch.report import write_report
@@ -196,6 +197,7 @@ class _Run:
         self.ledger.tidy()
         rows = [row for entry in entries for row in rows_of(entry, self.folder)]
         write_table(self.folder, rows)
+        gather_objects(self.folder, entries)
         run = write_run(self.folder, self.segmenter, entries, facts)
         worst = worst_first(entries)
         write_report(self.folder, worst, run)

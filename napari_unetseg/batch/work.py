@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from napari_unetseg.batch.ledger import hash_file
+from napari_unetseg.batch.objects import keep_objects
 from napari_unetseg.batch.outputs import FLOATS, Job, Outputs, beside, thumbnail
 from napari_unetseg.batch.quality import look_at
 from napari_unetseg.batch.thumbnails import save_thumbnail
@@ -24,10 +25,10 @@ from napari_unetseg.errors import Stopped, UnetSegError, WriteError
 from napari_unetseg.events import Control, Event
 from napari_unetseg.inference import Belief, Ensemble
 from napari_unetseg.io import read, read_labels, write
-from napari_unetseg.postprocess import STEPS, apply_steps
+from napari_unetseg.postprocess import after_net
 from napari_unetseg.volume import LabelVolume, Volume
 
-__all__ = ["Entry", "Loaded", "Segmenter", "after_net", "failed", "keep", "measure_classes"]
+__all__ = ["Entry", "Loaded", "Segmenter", "failed", "keep", "measure_classes"]
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,9 @@ class Segmenter:
         begin = time.monotonic()
         image, ensemble, probability = loaded.image, self.ensemble, belief.probability
         try:
-            classes, mask = after_net(ensemble.mask(probability), ensemble, image)
+            steps = ensemble.models[0].plan.post.steps
+            classes, objects = after_net(ensemble.mask(probability), steps, image.geometry.spacing)
+            mask = classes if objects is None else objects
             labels = LabelVolume(mask, image.geometry, image.path, image.header)
             written = write(job.target, labels, like=image)
             if self.outputs.probabilities:
@@ -108,12 +111,15 @@ class Segmenter:
                 _write_float(beside(job.target, FLOATS[1]), belief.entropy[None], image)
                 if belief.disagreement is not None:
                     _write_float(beside(job.target, FLOATS[2]), belief.disagreement[None], image)
+            if objects is not None:
+                keep_objects(job, classes, objects, image, ensemble.classes)
             save_thumbnail(thumbnail(job.target, job.folder), image.data, classes)
             return {
                 "status": "done",
                 "error": "",
                 "mask": str(written),
                 "classes": measure_classes(classes, labels, ensemble.classes),
+                "objects": objects is not None,
                 **look_at(probability, classes, image, ensemble.models[0]),
                 "image_hash": loaded.hash,
                 "mask_hash": hash_file(written),
@@ -155,14 +161,6 @@ def keep(before: Mapping[str, Any], target: Path, classes: Sequence[str]) -> Ent
         return {**entry, "classes": measure_classes(labels.data, labels, classes)}
     except UnetSegError as error:
         return {**entry, "status": "failed", "error": str(error)}
-
-
-def after_net(mask: np.ndarray, ensemble: Ensemble, image: Volume) -> tuple[np.ndarray, np.ndarray]:
-    """Mask of classes to be measured, and the mask to be written: the same, unless a step numbers the objects."""
-    steps = list(ensemble.models[0].plan.post.steps)
-    split = next((i for i, (name, _) in enumerate(steps) if STEPS.facts(name)["instances"]), len(steps))
-    classes = apply_steps(mask, steps[:split], image.geometry.spacing)
-    return classes, apply_steps(classes, steps[split:], image.geometry.spacing)
 
 
 def measure_classes(mask: np.ndarray, labels: LabelVolume, classes: Sequence[str]) -> list[dict[str, Any]]:
