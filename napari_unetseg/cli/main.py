@@ -17,7 +17,7 @@ from napari_unetseg.cli.plans import PlanFile, Protocol, make_plan
 from napari_unetseg.errors import PlanError, UnetSegError
 from napari_unetseg.events import Control
 
-__all__ = ["Json", "app", "main", "paired"]
+__all__ = ["Json", "app", "main", "numbers", "paired"]
 
 app = typer.Typer(
     name="napari-unetseg",
@@ -250,7 +250,7 @@ def score(
     """Score masks against the truth: Jaccard, Dice, surface distances, volume difference."""
     from napari_unetseg.validate import score_files
 
-    result = score_files(mask, truth, _numbers(spacing), membranes=membranes)
+    result = score_files(mask, truth, numbers(spacing), membranes=membranes)
     if as_json:
         _print_json(result)
         return
@@ -262,7 +262,8 @@ def score(
     print(f"Distances in {'the unit given' if spacing else units}; rvd, the relative volume difference, in percent.")
 
 
-def _numbers(text: str | None) -> list[float] | None:
+def numbers(text: str | None) -> list[float] | None:
+    """Numbers of an option such as ``--spacing 3,0.7,0.7``."""
     if text is None:
         return None
     try:
