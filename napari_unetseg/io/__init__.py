@@ -25,7 +25,7 @@ from napari_unetseg.io.listing import find_images, format_of, is_image, mask_suf
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
 
 # each import registers a family in FORMATS
-from napari_unetseg.io import metaimage, nifti, nrrd, raster, tiff  # isort: skip  # noqa: F401
+from napari_unetseg.io import metaimage, nifti, nrrd, ome_zarr, raster, tiff  # isort: skip  # noqa: F401
 
 __all__ = [
     "FORMATS",

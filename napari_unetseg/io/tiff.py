@@ -68,7 +68,7 @@ class Tiff(Format):
                 metadata=metadata,
             )
             return
-        metadata = _ome_metadata(axes, geometry, volume.shape)
+        metadata = _ome_metadata(axes, geometry, array.shape)
         tifffile.imwrite(path, array, ome=True, photometric="minisblack", compression="zlib", metadata=metadata)
 
     def open_lazy(self, path: Path) -> LazyVolume:
@@ -84,14 +84,13 @@ class Tiff(Format):
         if layout.dtype == np.float16:
             raise WriteError("OME-TIFF has no half floats.", hint="Write float32.")
         axes = ("" if layout.labels else "C") + layout.geometry.axes
-        spatial = layout.shape[-layout.geometry.ndim :]
         offset, _ = tifffile.imwrite(
             path,
             shape=layout.shape,
             dtype=layout.dtype,
             ome=True,
             photometric="minisblack",
-            metadata=_ome_metadata(axes, layout.geometry, spatial),
+            metadata=_ome_metadata(axes, layout.geometry, layout.shape),
             returnoffset=True,
         )
         return Store(RawFile.make(path, offset, layout.shape, layout.dtype))
@@ -108,13 +107,14 @@ def _ome_metadata(axes: str, geometry: Geometry, shape: tuple[int, ...]) -> dict
         metadata[f"PhysicalSize{axis}"] = step
         metadata[f"PhysicalSize{axis}Unit"] = unit
     if not geometry.world and any(geometry.origin):
-        count = math.prod(shape[:-2])
+        count = math.prod(shape[:-2])  # planes of all channels, one channel after the other
         _, y, x = geometry.origin
         metadata["Plane"] = {"PositionY": [y] * count, "PositionX": [x] * count}
         if geometry.ndim == 3:
-            metadata["Plane"]["PositionZ"] = [geometry.origin[0] + z * geometry.spacing[0] for z in range(count)]
+            planes = [geometry.origin[0] + z * geometry.spacing[0] for z in range(shape[-3])]
+            metadata["Plane"]["PositionZ"] = planes * (count // shape[-3])
         metadata["Plane"].update({f"Position{axis}Unit": [unit] * count for axis in geometry.axes})
-    if extra := _extra(geometry, shape):
+    if extra := _extra(geometry, shape[-geometry.ndim :]):
         metadata["MapAnnotation"] = extra
     return metadata
 
