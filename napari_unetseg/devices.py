@@ -15,6 +15,7 @@ import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ __all__ = [
     "choose_compute",
     "choose_device",
     "describe",
+    "free_memory",
     "half_precision",
     "is_out_of_memory",
     "limit_threads",
@@ -286,6 +288,7 @@ def describe() -> dict[str, Any]:
         "cores": len(_affinity()),
         "threads": torch.get_num_threads(),
         "memory_gib": _memory_gib(),
+        "free_memory_gib": _gib(free_memory(compute.device)),
         "cuda": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "mps": torch.backends.mps.is_available(),
         "device": str(compute.device),
@@ -293,6 +296,42 @@ def describe() -> dict[str, Any]:
         "channels_last": compute.channels_last,
         "why": compute.why,
     }
+
+
+def _gib(size: int | None) -> float | None:
+    return None if size is None else round(size / 2**30, 1)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that could be allocated on a device now; None where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0]) + torch.cuda.memory_reserved(device)
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory()) - int(torch.mps.current_allocated_memory())
+    told = [size for size in (_available(), _cgroup_room()) if size is not None]
+    return min(told) if told else None
+
+
+def _available() -> int | None:
+    """What Linux says is available, else all that the machine has."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        whole = _memory_gib()
+        return None if whole is None else int(whole * 2**30)
+
+
+def _cgroup_room() -> int | None:
+    """What a container may still take."""
+    place = Path("/sys/fs/cgroup")
+    try:
+        most, used = ((place / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
+        stat = dict(line.split() for line in (place / "memory.stat").read_text(encoding="ascii").splitlines())
+        # pages of files are given back when asked for
+        return int(most) - int(used) + int(stat.get("inactive_file", 0))
+    except (OSError, ValueError):  # no container, or "max"
+        return None
 
 
 def _memory_gib() -> float | None:

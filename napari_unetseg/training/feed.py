@@ -47,8 +47,7 @@ class Feed:
         """Draw the next batch already, where the device works on its own meanwhile."""
         if self.device.type == "cuda":
             state = self.sampler.state
-            drawn = self.sampler.draw(rows)
-            pinned = Batch(drawn.image.pin_memory(), drawn.target.pin_memory(), drawn.known.pin_memory())
+            pinned = self.sampler.draw(rows).each(torch.Tensor.pin_memory)
             self._ahead = state, pinned.to(self.device)
 
     def rewind(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,7 @@ from napari_unetseg.losses import LOSSES
 from napari_unetseg.nets import Model, build
 from napari_unetseg.optim import WeightAverage, make_optimiser, make_scaler
 from napari_unetseg.plan import Plan
-from napari_unetseg.planning import complete_plan
+from napari_unetseg.planning import complete_plan, steps_per_epoch
 from napari_unetseg.scores import Scores
 from napari_unetseg.training.clock import Clock, Progress
 from napari_unetseg.training.feed import Feed
@@ -121,7 +120,8 @@ def prepare_job(
         rule=said_of(parts.rule, [s.known for s in held]), compute=compute, net=net,
         average=WeightAverage(net, average, training.average), optimiser=make_optimiser(net, training),
         feed=Feed(sampler, compute.device), scaler=make_scaler(compute.device, compute.precision),
-        clock=Clock(plan, _steps_per_epoch(plan, train)), notes=(*dataset.notes, *notes, compute.why),
+        clock=Clock(plan, steps_per_epoch(plan, [image.target.size for image in train])),
+        notes=(*dataset.notes, *notes, compute.why),
         anisotropy=spacing[0] / min(spacing[1:]) if plan.net.dims == 3 else 1.0, start=start,
         batch_size=training.batch_size or 1, recipe=make_recipe(training.recipe),
         seen=describe_seen((t.image, s.image.geometry) for t, s in zip(train, samples, strict=True)),
@@ -144,14 +144,6 @@ def _check_learnable(samples: Sequence[Sample], classes: Sequence[str]) -> None:
             f"Only {only!r} is labelled in the images to learn from; {', '.join(map(repr, missing))} is not.",
             hint="Label at least two classes, background being one of them.",
         )
-
-
-def _steps_per_epoch(plan: Plan, train: Sequence[Prepared]) -> int:
-    if plan.training.steps_per_epoch:
-        return plan.training.steps_per_epoch
-    patch = plan.training.patch or (1,)
-    windows = sum(max(1.0, image.target.size / math.prod(patch)) for image in train)
-    return int(min(250, max(10, windows / (plan.training.batch_size or 1))))
 
 
 def _take_weights(net: nn.Module, start: Model) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ Each rung changes the job and gives a sentence for the user. Weights, optimiser 
 from __future__ import annotations
 
 import gc
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -123,7 +124,7 @@ def portions(batch: Batch, count: int) -> Iterator[Batch]:
     """Split a batch into `count` parts, as equal as they can be."""
     for rows in torch.arange(len(batch.image)).chunk(count):
         part = slice(int(rows[0]), int(rows[-1]) + 1)
-        yield Batch(batch.image[part], batch.target[part], batch.known[part])
+        yield batch.each(operator.itemgetter(part))
 
 
 def free_memory() -> None:
