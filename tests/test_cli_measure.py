@@ -77,10 +77,6 @@ def test_a_mask_of_numbers(files, command):
     _, out, _ = command(files / "numbers.tif", "--numbered", "--json")
     found = [(row["object"], row["objects"], row["area"]) for row in json.loads(out)]
     assert found == [(0, 2, 8), (7, 1, 4), (300, 1, 4)]
-        (0, 2, 8),
-        (7, 1, 4),
-        (300, 1, 4),
-    ]
     write(files / "one.tif", LabelVolume((numbers > 0).astype(np.uint8)))
     _, again, _ = command(files / "one.tif", "--objects", files / "numbers.tif", "--json")
     assert json.loads(again) == json.loads(out)
