@@ -17,18 +17,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_unetseg.devices import choose_compute
 from napari_unetseg.errors import ModelError, PlanError
 from napari_unetseg.inference.sliding import Predictor, make_predictor, prepared_image, tile_slices, tile_weights
+from napari_unetseg.inference.view import seen_of_plane
 from napari_unetseg.nets import Model
 from napari_unetseg.nets.assembly import UShape
 from napari_unetseg.registry import Registry
-from napari_unetseg.volume import Volume
+from napari_unetseg.volume import Geometry, Volume
 
-__all__ = ["EXPLANATIONS", "Explanation", "decoder_saliency", "explain", "gradcam", "saliency"]
+__all__ = ["EXPLANATIONS", "Explanation", "decoder_saliency", "explain", "gradcam", "object_at", "saliency"]
+
+_AROUND = 8  # pixels on each side of a point whose surroundings are explained
 
 Region = Sequence[slice] | np.ndarray | None
 TileMaps = Callable[[nn.Module, Tensor, Callable[[Tensor], Tensor]], Tensor]
@@ -53,19 +57,73 @@ class Explanation:
     legend: str
 
 
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """What is asked: which class, summed where, of which plane, by which maps of a tile."""
+
+    class_index: int
+    region: Region
+    plane: int | None
+    tile_maps: TileMaps
+
+
 Explainer = Callable[..., Explanation]
 EXPLANATIONS: Registry[Explainer] = Registry("explanation")
 
 
 def explain(
-    method: str, model: Model, image: Volume, class_index: int | None = None, region: Region = None
+    method: str,
+    model: Model,
+    image: Volume,
+    class_index: int | None = None,
+    region: Region = None,
+    plane: int | None = None,
 ) -> Explanation:
     """Explain by the name of a method, the last class when none is given; see `saliency` for the rest."""
-    return EXPLANATIONS[method](model, image, len(model.classes) - 1 if class_index is None else class_index, region)
+    label = len(model.classes) - 1 if class_index is None else class_index
+    return EXPLANATIONS[method](model, image, label, region, plane)
+
+
+def object_at(mask: np.ndarray, point: Sequence[float], label: int | None = None) -> tuple[np.ndarray, int]:
+    """Find what a click means: the object that the point is in, and its class.
+
+    Parameters
+    ----------
+    mask : ([Z,] Y, X) integer ndarray
+    point : sequence of float
+        ``([z,] y, x)``; taken to the nearest voxel.
+    label : int, optional
+        Class that is asked about. Where the mask says another one there, the surroundings of the point are meant:
+        what would speak for the class?
+
+    Returns
+    -------
+    region : ([Z,] Y, X) bool ndarray
+        What is connected to the point (not over corners) and of its class, or its surroundings.
+    label : int
+
+    Raises
+    ------
+    PlanError
+        When the point lies outside the mask.
+    """
+    place = tuple(round(float(at)) for at in point)
+    if len(place) != mask.ndim or not all(0 <= at < n for at, n in zip(place, mask.shape, strict=True)):
+        raise PlanError(f"The point {place} lies outside the image of {mask.shape}.", hint="Click into the image.")
+    here = int(mask[place])
+    if label is not None and label != here:
+        region = np.zeros(mask.shape, bool)
+        sides = (0,) * (mask.ndim - 2) + (_AROUND, _AROUND)
+        region[tuple(slice(max(0, at - n), at + n + 1) for at, n in zip(place, sides, strict=True))] = True
+        return region, label
+    parts, _ = ndimage.label(mask == here)
+    return parts == parts[place], here
 
 
 @EXPLANATIONS.register("saliency", title="Saliency")
-def saliency(model: Model, image: Volume, class_index: int, region: Region = None) -> Explanation:
+def saliency(
+    model: Model, image: Volume, class_index: int, region: Region = None, plane: int | None = None
+) -> Explanation:
     """How much each pixel of each channel matters to the class.
 
     Parameters
@@ -76,7 +134,9 @@ def saliency(model: Model, image: Volume, class_index: int, region: Region = Non
     class_index : int
         0 background, 1.. classes.
     region : sequence of slice or bool ndarray, optional
-        Part of the image ``([Z,] Y, X)`` whose logits are summed: a plane, a box, an object.
+        Part of the image ``([Z,] Y, X)`` whose logits are summed: a plane, a box, an object (see `object_at`).
+    plane : int, optional
+        Of a volume: only this plane is looked at; `region` and the maps are then ``(Y, X)``.
 
     Raises
     ------
@@ -87,26 +147,30 @@ def saliency(model: Model, image: Volume, class_index: int, region: Region = Non
     """
     names = tuple(f"channel {number}" for number in range(image.data.shape[0]))
     legend = f"Bright where a small change of the image would change {_class(model, class_index)!r} most."
-    return _explained(model, image, (class_index, region, _input_gradient), names, legend)
+    return _explained(model, image, _Question(class_index, region, plane, _input_gradient), names, legend)
 
 
 @EXPLANATIONS.register("decoder-saliency", title="Decoder saliency")
-def decoder_saliency(model: Model, image: Volume, class_index: int, region: Region = None) -> Explanation:
+def decoder_saliency(
+    model: Model, image: Volume, class_index: int, region: Region = None, plane: int | None = None
+) -> Explanation:
     """How much each place matters to the class, averaged over the decoder's levels; parameters as for `saliency`."""
     _u_shape(model.net, "decoder saliency")
     legend = (
         f"Bright where the decoder's features matter most to {_class(model, class_index)!r}, average of its levels."
     )
-    return _explained(model, image, (class_index, region, _decoder_gradients), ("decoder",), legend)
+    return _explained(model, image, _Question(class_index, region, plane, _decoder_gradients), ("decoder",), legend)
 
 
 @EXPLANATIONS.register("gradcam", title="Grad-CAM")
-def gradcam(model: Model, image: Volume, class_index: int, region: Region = None) -> Explanation:
+def gradcam(
+    model: Model, image: Volume, class_index: int, region: Region = None, plane: int | None = None
+) -> Explanation:
     """Where each of the decoder's joins speaks for the class, deepest first; parameters as for `saliency`."""
     joins = len(_u_shape(model.net, "Grad-CAM").blocks)
     names = tuple(f"join {number} of {joins}" for number in range(1, joins + 1))
     legend = f"Bright where features speak for {_class(model, class_index)!r}; join 1 is the deepest and coarsest."
-    return _explained(model, image, (class_index, region, _cams), names, legend)
+    return _explained(model, image, _Question(class_index, region, plane, _cams), names, legend)
 
 
 def _class(model: Model, class_index: int) -> str:
@@ -127,18 +191,23 @@ def _u_shape(net: nn.Module, what: str) -> UShape:
     )
 
 
-def _explained(
-    model: Model, image: Volume, what: tuple[int, Region, TileMaps], names: tuple[str, ...], legend: str
-) -> Explanation:
-    class_index, region, tile_maps = what
-    prepared = prepared_image(model, image)
-    wanted = _where(region, image.shape)
+def _explained(model: Model, image: Volume, asked: _Question, names: tuple[str, ...], legend: str) -> Explanation:
     device = model.plan.training.device
     predictor = make_predictor(model, choose_compute(device, "float32", model.plan.net.dims))
-    maps = _tiled(predictor, prepared, (class_index, wanted, tile_maps), len(names))
-    top = maps.reshape(len(maps), -1).max(axis=1).reshape(-1, *(1,) * image.ndim)
-    maps /= np.where(top > 0, top, 1)
-    return Explanation(Volume(maps, image.geometry), names, legend)
+    plane = asked.plane if image.ndim == 3 else None
+    seen, inner = seen_of_plane(predictor, prepared_image(model, image), plane)
+    wanted = _where(asked.region, image.shape if plane is None else image.shape[1:])
+    if inner is not None:
+        slab = np.zeros(seen.shape[1:], bool)
+        slab[inner] = wanted
+        wanted = slab
+    maps = _tiled(predictor, seen, asked, wanted, len(names))
+    maps = maps if inner is None else maps[:, inner]
+    top = maps.reshape(len(maps), -1).max(axis=1).reshape(-1, *(1,) * (maps.ndim - 1))
+    geometry = image.geometry
+    if plane is not None:
+        geometry = Geometry(geometry.spacing[1:], geometry.unit)
+    return Explanation(Volume(maps / np.where(top > 0, top, 1), geometry), names, legend)
 
 
 def _where(region: Region, shape: tuple[int, ...]) -> np.ndarray:
@@ -155,9 +224,8 @@ def _where(region: Region, shape: tuple[int, ...]) -> np.ndarray:
     return wanted
 
 
-def _tiled(predictor: Predictor, image: np.ndarray, what: tuple[int, np.ndarray, TileMaps], number: int) -> np.ndarray:
-    """Maps of the whole image, blended from tiles; tiles that hold nothing of the region stay 0."""
-    class_index, wanted, tile_maps = what
+def _tiled(predictor: Predictor, image: np.ndarray, asked: _Question, wanted: np.ndarray, number: int) -> np.ndarray:
+    """`number` maps of the whole image, blended from tiles; tiles that hold nothing of the region stay 0."""
     dims, shape = predictor.plan.net.dims, image.shape[1:]
     regions = tile_slices(shape[-dims:], predictor.tile, predictor.plan.inference.overlap)
     weights = tile_weights([part.stop - part.start for part in regions[0]])
@@ -171,9 +239,12 @@ def _tiled(predictor: Predictor, image: np.ndarray, what: tuple[int, np.ndarray,
             if not wanted[where].any():
                 continue
             inside = predictor.compute.place(torch.from_numpy(np.ascontiguousarray(wanted[where])))
-            tile = predictor.compute.place(torch.from_numpy(np.ascontiguousarray(image[(slice(None), *where)]))[None])
-            maps = tile_maps(predictor.net, tile, _summed(class_index, inside))
-            out[(slice(None), *where)] += maps.detach().cpu().numpy() * (weights / norm[region])
+            part = np.ascontiguousarray(predictor.planes(image, plane)[(slice(None), *region)])
+            tile = predictor.compute.place(torch.from_numpy(part)[None])
+            maps = asked.tile_maps(predictor.net, tile, _summed(asked.class_index, inside)).detach().cpu().numpy()
+            # where neighbouring planes were channels too, the strongest of each channel
+            maps = maps.reshape(-1, number, *maps.shape[1:]).max(axis=0)
+            out[(slice(None), *where)] += maps * (weights / norm[region])
     return out
 
 

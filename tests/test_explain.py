@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from napari_unetseg.errors import ModelError, PlanError
-from napari_unetseg.explain import EXPLANATIONS, decoder_saliency, explain, gradcam, saliency
+from napari_unetseg.explain import EXPLANATIONS, decoder_saliency, explain, gradcam, object_at, saliency
 from napari_unetseg.nets import NETS, Model, build
 from napari_unetseg.nets.assembly import UShape
 from napari_unetseg.plan import NetSpec, Plan
@@ -185,3 +185,46 @@ def test_bad_questions():
         saliency(model, image, 1, np.ones((4, 4), bool))
     with pytest.raises(ModelError, match="channels"):
         saliency(model, image_of(3, 16, 16), 1)
+
+
+@pytest.mark.parametrize("method", list(EXPLANATIONS))
+@pytest.mark.parametrize("dims", [2, 3])
+def test_one_plane_alone(method, dims):
+    model, stack = model_of(dims=dims, depth=2), image_of(1, 5, 20, 24)
+    model.plan = model.plan.change(training={"patch": (16, 16, 16)[-dims:]})
+    found = explain(method, model, stack, 1, None, 3)
+    assert found.maps.shape == (20, 24)
+    assert found.maps.geometry.spacing == (0.5, 0.5)
+    whole = explain(method, model, stack, 1, (slice(3, 4), slice(None), slice(None)))
+    mine, theirs = found.maps.data, whole.maps.data[:, 3]
+    top = theirs.reshape(len(theirs), -1).max(axis=1)[:, None, None]
+    assert np.allclose(mine, theirs / np.where(top > 0, top, 1), atol=1e-4)
+
+
+def test_neighbouring_planes_as_channels_are_one_map():
+    model, stack = model_of(channels=6, depth=2), image_of(2, 5, 20, 24)
+    model.plan = model.plan.change(data={"neighbours": 1})
+    found = saliency(model, stack, 1, None, 2)
+    assert found.names == ("channel 0", "channel 1")
+    assert found.maps.data.shape == (2, 20, 24)
+    assert saliency(model, stack, 1, (slice(2, 3),)).maps.data[:, 2] == pytest.approx(found.maps.data, abs=1e-5)
+
+
+def test_a_click_means_an_object():
+    mask = np.zeros((12, 12), np.uint8)
+    mask[1:4, 1:4] = mask[6:9, 1:4] = 1
+    mask[4, 4] = 1  # touches the first over a corner only
+    region, label = object_at(mask, (2.3, 2.4))
+    assert label == 1
+    assert np.argwhere(region).tolist() == [[y, x] for y in (1, 2, 3) for x in (1, 2, 3)]
+    background, label = object_at(mask, (11, 11))
+    assert label == 0
+    assert background.sum() == (mask == 0).sum()
+    around, label = object_at(mask, (11, 11), 1)
+    assert label == 1
+    assert around[3:, 3:].all()
+    assert around.sum() == 81
+    with pytest.raises(PlanError, match="outside"):
+        object_at(mask, (12, 0))
+    with pytest.raises(PlanError, match="outside"):
+        object_at(mask, (1, 1, 1))

@@ -28,18 +28,26 @@ def explain(
     method: Annotated[str, typer.Option(help="saliency, decoder-saliency or gradcam.")] = "saliency",
     class_name: Annotated[str | None, typer.Option("--class", help="Class, by name or number; else the last.")] = None,
     plane: Annotated[int | None, typer.Option(help="Plane of a volume to explain, from 0; else all.", min=0)] = None,
+    at: Annotated[str | None, typer.Option(help="Explain the object there: row,column, or plane,row,column.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show what a model looks at: maps from 0 to 1 on the image's grid, and a picture of them."""
     from napari_unetseg.devices import limit_threads
-    from napari_unetseg.explain import EXPLANATIONS
+    from napari_unetseg.explain import EXPLANATIONS, object_at
+    from napari_unetseg.inference import predict
     from napari_unetseg.io import mask_suffix, read, stem, write
     from napari_unetseg.nets import Model
 
     limit_threads()
     explainer = EXPLANATIONS[method]
     loaded, volume = Model.load(model), read(image)
-    found = explainer(loaded, volume, _class_index(loaded, class_name), _region(volume, plane))
+    region: tuple[slice, ...] | np.ndarray | None = _region(volume, plane)
+    label = None if class_name is None and at is not None else _class_index(loaded, class_name)
+    if at is not None:
+        if plane is not None:
+            raise PlanError("--plane and --at were given.", hint="Give the plane as the first number of --at.")
+        region, label = object_at(predict(loaded, volume).data, _point(at, volume.ndim), label)
+    found = explainer(loaded, volume, label, region)
     suffix = mask_suffix(image)
     maps = out / f"{stem(image)}_{method}{'.tif' if suffix == '.png' else suffix}"
     write(maps, found.maps, like=volume)
@@ -60,6 +68,17 @@ def _class_index(model: Model, wanted: str | None) -> int:
     if wanted.isdecimal():
         return int(wanted)
     raise PlanError(f"There is no class {wanted!r}.", hint=f"The model has {', '.join(model.classes)}.")
+
+
+def _point(text: str, ndim: int) -> list[float]:
+    try:
+        point = [float(part) for part in text.split(",")]
+    except ValueError:
+        point = []
+    if len(point) != ndim:
+        example = "12,140,88" if ndim == 3 else "140,88"
+        raise PlanError(f"--at {text!r} is no point of a {ndim}D image.", hint=f"Write it as {example}.")
+    return point
 
 
 def _region(volume: Volume, plane: int | None) -> tuple[slice, ...] | None:

@@ -102,6 +102,12 @@ class Belief:
     disagreement: np.ndarray | None
     passes: int
 
+    def mask(self, threshold: float = 0.5) -> np.ndarray:
+        """Mask ``([Z,] Y, X)`` uint8; `threshold` is for the foreground where it is one class."""
+        if len(self.probability) == 2:
+            return (self.probability[1] > threshold).astype(np.uint8)
+        return self.probability.argmax(axis=0).astype(np.uint8)
+
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
