@@ -7,7 +7,7 @@ volume as one thing, never plane by plane. Lengths, areas and volumes in options
 
 from napari_unetseg.postprocess.measures import features, measure, measure_volume
 from napari_unetseg.postprocess.options import STEPS, Option, check_steps
-from napari_unetseg.postprocess.split import split_touching
+from napari_unetseg.postprocess.split import number_objects, split_touching
 from napari_unetseg.postprocess.steps import after_net, apply_steps, parted
 from napari_unetseg.postprocess.table import write_rows
 
@@ -20,6 +20,7 @@ __all__ = [
     "features",
     "measure",
     "measure_volume",
+    "number_objects",
     "parted",
     "split_touching",
     "write_rows",

@@ -11,7 +11,7 @@ import numpy as np
 from napari_unetseg.data.annotation import overrule
 from napari_unetseg.events import Control, Event
 from napari_unetseg.io import write
-from napari_unetseg.postprocess import after_net, check_steps, measure_volume, parted, write_rows
+from napari_unetseg.postprocess import after_net, check_steps, measure_volume, number_objects, parted, write_rows
 from napari_unetseg.volume import LabelVolume
 from napari_unetseg.worker.verbs import VERBS, Args, Bench, Run, load_image, named, need, open_project
 
@@ -51,7 +51,8 @@ def measure_case(args: Args, control: Control, bench: Bench) -> Run:
     """Measure the mask of an image of a project, as it is accepted or as it would be: strokes overrule the net.
 
     ``{project, case, model, steps, out}`` to ``{rows, table, objects}``: rows of `measure`, the CSV file written into
-    the folder `out`, and the path of an array with the numbers of the objects, None where no step gives them.
+    the folder `out`, and the path of an array with the numbers of the objects: those that a step gives, else of the
+    connected parts.
     """
     project, case, out = open_project(args), need(args, "case"), Path(need(args, "out"))
     image = project.image(case)
@@ -63,11 +64,12 @@ def measure_case(args: Args, control: Control, bench: Bench) -> Run:
         raw = yield from _raw(args, control, bench)
         mask = overrule(after_net(raw.data, steps, image.geometry.spacing)[0], project.annotation(case).data)
     objects = after_net(mask, parted(steps)[1], image.geometry.spacing)[1]
+    if objects is None:
+        objects = number_objects(mask)
     rows = measure_volume(LabelVolume(mask, image.geometry), project.classes, image, objects)
     table = write_rows(out / f"{case}.csv", rows)
-    if objects is not None:
-        write(out / f"{case}_objects.tif", LabelVolume(objects, image.geometry))
-    return {"rows": rows, "table": str(table), "objects": None if objects is None else bench.put("objects", objects)}
+    write(out / f"{case}_objects.tif", LabelVolume(objects, image.geometry))
+    return {"rows": rows, "table": str(table), "objects": bench.put("objects", objects)}
 
 
 def _steps(args: Args) -> list[tuple[str, dict[str, Any]]]:

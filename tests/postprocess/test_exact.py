@@ -6,7 +6,7 @@ from scipy import ndimage
 from skimage.measure import label, regionprops
 
 from napari_unetseg.errors import PlanError
-from napari_unetseg.postprocess import STEPS, apply_steps, check_steps, features, measure, measure_volume
+from napari_unetseg.postprocess import STEPS, apply_steps, check_steps, features, measure, measure_volume, number_objects
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
 
 
@@ -177,6 +177,14 @@ def test_a_measured_volume_knows_where_it_lies():
     assert (one["mean_0"], one["sd_0"], one["max_1"]) == (5, 0, 2)
     empty = measure_volume(LabelVolume(0 * data, mask.geometry), ("background", "tumour"))
     assert empty[0]["world_x"] is None
+
+
+def test_objects_are_numbered_as_they_are_measured():
+    mask = blotches((40, 50), 10)
+    numbers, rows = number_objects(mask), [row for row in measure(mask) if row["object"]]
+    assert measure(mask, instances=numbers) == measure(mask)
+    assert numbers.max() == len(rows)
+    assert number_objects(np.zeros((3, 4), np.uint8)).max() == 0
 
 
 def test_features_name_the_labels_of_the_layer():
