@@ -106,7 +106,8 @@ class Bridge(QObject):
         layer = self.annotation or self._add_annotation(self.workspace.case)
         layer.visible = True
         self.viewer.layers.selection.active = layer
-        layer.mode = tool
+        if layer.editable:
+            layer.mode = tool
 
     def select_class(self, label: int) -> None:
         """Paint with the class of `label` from now on."""
@@ -257,6 +258,7 @@ class Bridge(QObject):
             **placement(volume.geometry),
         )
         layer.locked = True
+        layer.editable = not self.workspace.read_only
         layer.brush_size = int(self.workspace.recall("brush", 0)) or _brush_for(volume.shape)
         layer.selected_label = min(self._label, len(self.workspace.classes))
         self._keep("annotation", self.viewer.add_layer(layer))

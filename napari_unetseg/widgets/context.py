@@ -13,6 +13,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_unetseg.errors import UnetSegError
 from napari_unetseg.widgets.bridge import Bridge
+from napari_unetseg.widgets.differences import DifferenceLayer
 from napari_unetseg.widgets.theme import Look, look
 from napari_unetseg.workspace import Message, Workspace
 
@@ -37,6 +38,7 @@ class Context(QObject):
         self.viewer, self.workspace = viewer, workspace
         self.look: Look = look(viewer.theme)
         self.bridge = Bridge(viewer, workspace, self.complain)
+        self.differences = DifferenceLayer(viewer, workspace)
         viewer.events.theme.connect(self._on_theme)
 
     def do(self, task: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
@@ -65,6 +67,7 @@ class Context(QObject):
     def close(self) -> None:
         """Let go of the viewer."""
         self.viewer.events.theme.disconnect(self._on_theme)
+        self.differences.close()
         self.bridge.close()
 
     def _on_theme(self, event: Any = None) -> None:

@@ -12,6 +12,7 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QHeaderView, QMenu, QTreeWidget, QTreeWidgetItem
 
 from napari_unetseg.io import is_image
+from napari_unetseg.project import ProjectLocked
 from napari_unetseg.widgets import files
 from napari_unetseg.widgets.context import Context
 from napari_unetseg.widgets.layers import role_of, volume_of
@@ -39,6 +40,15 @@ class ImagesPanel(Panel):
         self.new.clicked.connect(self.ask_new)
         self.open.clicked.connect(self.ask_open)
         self.sample.clicked.connect(self.choose_sample)
+        self._locked_path = ""
+        self.locked = label("", "warning")
+        self.look_only = Action("Open to look", "Look at images, strokes and masks; nothing can be changed")
+        self.take_over = Action(
+            "Take over", "Open it for work all the same: the window that has it open can then save nothing more"
+        )
+        self.look_only.clicked.connect(lambda: self.open_project(self._locked_path, read_only=True))
+        self.take_over.clicked.connect(lambda: self.open_project(self._locked_path, steal_lock=True))
+        self._unlock = Actions(self.look_only, self.take_over, stretch=(1, 1))
         self.list = self._make_list()
         self.add_files = Action(
             "Add files…", "TIFF, NIfTI, PNG or JPEG, 2D or 3D; or drop files onto this panel. They stay where they are."
@@ -50,7 +60,8 @@ class ImagesPanel(Panel):
         self.remove.clicked.connect(lambda: context.do(workspace.remove_case, workspace.case))
         self._projects = Actions(self.new, self.open, self.sample, stretch=(1, 1, 1))
         self._files = Actions(self.add_files, self.add_layers, self.remove, stretch=(1, 1, 0))
-        self.add(self.project_name, self.project_path, self._projects, self.list, self._files)
+        self.add(self.project_name, self.project_path, self._projects, self.locked, self._unlock)
+        self.add(self.list, self._files)
         workspace.project_changed.connect(self._on_project)
         workspace.cases_changed.connect(self._fill)
         workspace.case_changed.connect(self._mark)
@@ -81,9 +92,25 @@ class ImagesPanel(Panel):
         """Ask which project to open."""
         files.ask_folder(self, "Open project", self.open_project)
 
-    def open_project(self, path: str) -> bool:
-        """Open a project where it was left."""
-        return self.context.do(self.context.workspace.open_project, path)
+    def open_project(self, path: str, **how: bool) -> bool:
+        """Open a project where it was left; one that is open elsewhere is offered to look at, or to take over."""
+        self._offer("", "")
+
+        def opened() -> None:
+            try:
+                self.context.workspace.open_project(path, **how)
+            except ProjectLocked as error:
+                self._offer(path, error.message)
+                self.context.complain(error)
+
+        return self.context.do(opened) and not self._locked_path
+
+    def _offer(self, path: str, why: str) -> None:
+        """Say who has a project open, and offer what can be done; nothing when there is no such project."""
+        self._locked_path = path
+        self.locked.setText(why)
+        for widget in (self.locked, self._unlock):
+            widget.setVisible(bool(path))
 
     def choose_sample(self) -> None:
         """Offer the sample data sets."""
@@ -181,7 +208,9 @@ class ImagesPanel(Panel):
 
     def _on_project(self, project: Any = None) -> None:
         project = self.context.workspace.project
-        self.project_name.setText(project.name if project else "")
+        self._offer("", "")
+        looking = " (open to look, not to change)" if self.context.workspace.read_only else ""
+        self.project_name.setText(f"{project.name}{looking}" if project else "")
         self.project_path.setText(
             _short(project.path)
             if project

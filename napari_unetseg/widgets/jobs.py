@@ -39,7 +39,7 @@ class QtAside(QObject):
         value, failure = None, None
         try:
             value = work()
-        except Exception as error:  # noqa: BLE001 - whoever asked is told
+        except Exception as error:
             failure = error
         self._ended.emit(finished, value, failure)
 

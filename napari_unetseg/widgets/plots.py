@@ -1,60 +1,50 @@
-"""Live learning curves, drawn with pyqtgraph at most four times a second."""
+"""Learning curves, drawn with pyqtgraph at most four times a second, each with its content in words."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QButtonGroup, QPushButton, QSizePolicy, QStackedWidget, QVBoxLayout, QWidget
 
-from napari_unetseg.widgets.parts import label, row
+from napari_unetseg.metrics.forecast import Correction, Forecast
+from napari_unetseg.scores import Scores
+from napari_unetseg.widgets.parts import Choice, label, row, set_role
 from napari_unetseg.widgets.theme import SERIES, Look
-from napari_unetseg.workspace import Curves
+from napari_unetseg.workspace import Curves, Round
 
-__all__ = ["CurvesView"]
+__all__ = ["CurvesView", "Plots", "RoundsView", "WorthView"]
 
 POINTS = 2000  # more cannot be told apart in a dock, and cost time at every redraw
 INTERVAL_MS = 250
+_NAMED = 3
+METRICS = (("Dice", "dice"), ("Jaccard", "jaccard"))
 
 
-class CurvesView(QWidget):
-    """Loss of the steps above, Dice of each class on what was held out below."""
+class _View(QWidget):
+    """Plots that follow the theme and the colours of the classes, drawn soon after they were told something new."""
 
     def __init__(self, look: Look) -> None:
         super().__init__()
         self._look = look
-        self._curves = Curves()
-        self.kept: pg.InfiniteLine | None = None
         self._colours: dict[str, str] = {}
-        self.loss = _plot("Loss of each training step; lower is better")
-        self.score = _plot("Dice per class where the net was not trained; 1 is perfect")
-        self.score.setYRange(0, 1, padding=0.03)
-        self.score.setMouseEnabled(x=False, y=False)
-        self._loss_title = label("Loss", "muted", wrap=False)
-        self._score_title = label("Dice", "muted", wrap=False)
-        self._loss_now = label("", "muted", wrap=False)
-        self._score_now = label("", "muted", wrap=False)
-        for now in (self._loss_now, self._score_now):
-            now.setAlignment(Qt.AlignmentFlag.AlignRight)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        layout.addLayout(row(self._loss_title, self._loss_now, stretch=(0, 1)))
-        layout.addWidget(self.loss)
-        layout.addLayout(row(self._score_title, self._score_now, stretch=(0, 1)))
-        layout.addWidget(self.score)
+        self.plots: list[pg.PlotWidget] = []
+        self.column = QVBoxLayout(self)
+        self.column.setContentsMargins(0, 0, 0, 0)
+        self.column.setSpacing(2)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(INTERVAL_MS)
         self._timer.timeout.connect(self.draw)
-        self.set_look(look)
 
     def set_look(self, look: Look) -> None:
         """Follow the theme."""
         self._look = look
-        for plot in (self.loss, self.score):
+        for plot in self.plots:
             plot.setBackground(look.foreground)
             for side in ("left", "bottom"):
                 axis = plot.getAxis(side)
@@ -67,54 +57,301 @@ class CurvesView(QWidget):
         self._colours = dict(colours)
         self.draw()
 
-    def show_curves(self, curves: Curves) -> None:
-        """Take new points; they are drawn at the next tick."""
-        self._curves = curves
+    def draw_soon(self) -> None:
+        """Draw at the next tick, if anybody can see it."""
         if not self._timer.isActive():
             self._timer.start()
 
+    def showEvent(self, event: Any) -> None:
+        """Draw what was told while it was hidden."""
+        super().showEvent(event)
+        self.draw_soon()
+
     def draw(self) -> None:
-        """Draw what was taken last."""
+        """Draw what was told last."""
+        raise NotImplementedError
+
+    def _colour(self, name: str, index: int) -> str:
+        return self._colours.get(name, SERIES[index % len(SERIES)])
+
+    def _dots(self, plot: pg.PlotWidget, x: Sequence[float], y: Sequence[float], colour: str, **options: Any) -> None:
+        pen = pg.mkPen(colour, width=2.5)
+        options = {"pen": pen, "symbol": "o", "symbolSize": 6, "symbolBrush": colour, "symbolPen": None, **options}
+        plot.plot(np.asarray(x, float), np.asarray(y, float), **options)
+
+
+class CurvesView(_View):
+    """One training: loss of the steps above, score of each class on what was held out below."""
+
+    def __init__(self, look: Look) -> None:
+        super().__init__(look)
+        self._curves = Curves()
+        self.kept: pg.InfiniteLine | None = None
+        self.loss = _plot("Loss of each training step; lower is better")
+        self.score = _plot("Score per class where the net was not trained; 1 is perfect")
+        self.score.setYRange(0, 1, padding=0.03)
+        self.plots = [self.loss, self.score]
+        self.metric = Choice(METRICS, "Dice: 2 · overlap / (mask + truth). Jaccard: overlap / union. Both 0 to 1.")
+        self.metric.setMinimumContentsLength(6)
+        self.metric.setAccessibleName("Score shown in the curves")
+        self._loss_title = label("Loss", "muted", wrap=False)
+        self._score_title = label("held out", "muted", wrap=False)
+        self._loss_now = label("", "muted", wrap=False)
+        self._score_now = label("", "muted", wrap=False)
+        for now in (self._loss_now, self._score_now):
+            now.setAlignment(Qt.AlignmentFlag.AlignRight)
+        self.column.addLayout(row(self._loss_title, self._loss_now, stretch=(0, 1)))
+        self.column.addWidget(self.loss)
+        self.column.addLayout(row(self.metric, self._score_title, self._score_now, stretch=(0, 0, 1)))
+        self.column.addWidget(self.score)
+        self._loss_lines = [self.loss.plot(), self.loss.plot()]
+        self.metric.chosen.connect(lambda _: self.draw())
+        self.set_look(look)
+
+    def show_curves(self, curves: Curves) -> None:
+        """Take new points; they are drawn at the next tick."""
+        self._curves = curves
+        self.draw_soon()
+
+    def draw(self) -> None:
+        """Draw what was told last."""
         curves = self._curves
-        self.loss.clear()
-        self.score.clear()
         self._loss_title.setText(f"Loss, round {curves.number}" if curves.number else "Loss")
-        if curves.steps:
-            steps, losses = _thinned(curves.steps), _thinned(curves.losses)
-            self.loss.plot(steps, losses, pen=pg.mkPen(self._look.muted, width=1))
-            self.loss.plot(steps, _smooth(losses), pen=pg.mkPen(self._look.accent, width=2.5))
-            self._loss_now.setText(f"{_smooth(losses)[-1]:.3f} after {curves.steps[-1]:,} steps")
-        else:
-            self._loss_now.setText("")
+        steps, losses = _thinned(curves.steps), _thinned(curves.losses)
+        smooth = _smooth(losses) if len(losses) else losses
+        for line, values, colour, width in zip(
+            self._loss_lines, (losses, smooth), (self._look.muted, self._look.accent), (1, 2), strict=True
+        ):
+            line.setData(steps, values, pen=pg.mkPen(colour, width=width))
+        now = f"{smooth[-1]:.3f} after {curves.steps[-1]:,} steps" if len(smooth) else ""
+        self._loss_now.setText(now)
+        _describe(self.loss, f"Loss, smoothed: {now}." if now else "No loss yet.")
         self._draw_scores(curves)
 
     def _draw_scores(self, curves: Curves) -> None:
+        self.score.clear()
         self._score_now.setText("")
+        _describe(self.score, "No score yet.")
         if not curves.validations:
             return
         steps = [step for step, _ in curves.validations]
-        names = list(curves.validations[-1][1].dice)
-        for index, name in enumerate(names):
-            values = [scores.dice.get(name, np.nan) for _, scores in curves.validations]
-            colour = self._colours.get(name, SERIES[index % len(SERIES)])
-            self.score.plot(
-                steps, values, pen=pg.mkPen(colour, width=2.5), symbol="o", symbolSize=6, symbolBrush=colour,
-                symbolPen=None,
-            )  # fmt: skip
+        last, metric = curves.validations[-1][1], str(self.metric.value)
+        latest = getattr(last, metric)
+        for index, name in enumerate(latest):
+            values = [getattr(scores, metric).get(name, np.nan) for _, scores in curves.validations]
+            self._dots(self.score, steps, values, self._colour(name, index))
         if curves.kept is not None:
             pen = pg.mkPen(self._look.muted, width=1.5, style=Qt.PenStyle.DashLine)
             self.kept = pg.InfiniteLine(curves.kept, pen=pen, label="kept", labelOpts={"color": self._look.text})
             self.kept.label.setPosition(0.15)
             self.score.addItem(self.kept)
-        last = curves.validations[-1][1]
-        self._score_title.setText("Dice, held out" if last.rule else "Dice, on the training strokes")
-        self._score_now.setText("   ".join(f"{name} {last.dice[name]:.2f}" for name in names[:3]))
+        self._score_title.setText("held out" if last.rule else "on the training strokes")
+        told = "   ".join(f"{name} {value:.2f}" for name, value in list(latest.items())[:_NAMED])
+        self._score_now.setText(told)
+        kept = f" The weights of step {curves.kept:,} are kept." if curves.kept is not None else ""
+        where = f"{self.metric.currentText()} {self._score_title.text()}"
+        _describe(self.score, f"{where}, at step {steps[-1]:,}: {told}.{kept}")
 
 
-def _plot(tooltip: str) -> pg.PlotWidget:
+class RoundsView(_View):
+    """Every round's score on what was held out, per class."""
+
+    def __init__(self, look: Look) -> None:
+        super().__init__(look)
+        self._rounds: tuple[Round, ...] = ()
+        self.score = _plot("Score of each round per class where the net was not trained; 1 is perfect", height=132)
+        self.score.setYRange(0, 1, padding=0.03)
+        self.score.getAxis("bottom").setTickSpacing(1, 1)
+        self.plots = [self.score]
+        self.metric = Choice(METRICS, "Dice: 2 · overlap / (mask + truth). Jaccard: overlap / union. Both 0 to 1.")
+        self.metric.setMinimumContentsLength(6)
+        self.metric.setAccessibleName("Score shown for the rounds")
+        self.metric.chosen.connect(lambda _: self.draw())
+        self.sentence = label("", "muted")
+        self.column.addLayout(row(self.metric, label("of each round, held out", "muted", wrap=False), stretch=(0, 1)))
+        self.column.addWidget(self.score)
+        self.column.addWidget(self.sentence)
+        self.set_look(look)
+
+    def show_rounds(self, rounds: tuple[Round, ...]) -> None:
+        """Take the rounds of a project."""
+        self._rounds = rounds
+        self.draw_soon()
+
+    def draw(self) -> None:
+        """Draw what was told last."""
+        self.score.clear()
+        metric = str(self.metric.value)
+        scored = [(r.number, r.scores) for r in self._rounds if r.scores is not None and r.scores.voxels]
+        names = dict.fromkeys(name for _, scores in scored for name in scores.dice)
+        said = []
+        for index, name in enumerate(names):
+            points = [(n, getattr(s, metric)[name]) for n, s in scored if name in getattr(s, metric)]
+            numbers, values = zip(*points, strict=True)
+            self._dots(self.score, numbers, values, self._colour(name, index))
+            said.append(f"{name} " + " → ".join(f"{value:.2f}" for value in values[-5:]))
+        if current := next((r.number for r in self._rounds if r.current), None):
+            pen = pg.mkPen(self._look.muted, width=1.5, style=Qt.PenStyle.DashLine)
+            line = pg.InfiniteLine(current, pen=pen, label="in use", labelOpts={"color": self._look.text})
+            line.label.setPosition(0.15)
+            self.score.addItem(line)
+        if scored:
+            self.score.setXRange(scored[0][0] - 0.5, scored[-1][0] + 0.5, padding=0)
+        text = f"{self.metric.currentText()} {_of_rounds(scored)}: {'; '.join(said)}." if scored else "No score yet."
+        changed = len({(s.rule, s.voxels) for _, s in scored}) > 1
+        note = " The rounds were scored on different voxels: compare with care." if changed else ""
+        self.sentence.setText(text + note)
+        _describe(self.score, text + note)
+
+
+class WorthView(_View):
+    """Scores on new strokes before they were learned, and what more strokes are worth."""
+
+    def __init__(self, look: Look) -> None:
+        super().__init__(look)
+        self._corrections: tuple[Correction, ...] = ()
+        self._forecast = Forecast(0)
+        self._each: Callable[[str], Forecast] | None = None
+        self.score = _plot(
+            "Dice on new strokes, before any model learned them, by the number of strokes learned so far.\n"
+            "The band is where the curve probably runs on (90 %).",
+            height=132,
+        )
+        self.score.setYRange(0, 1, padding=0.03)
+        self.plots = [self.score]
+        self.sentence = label("")
+        self.details = label("", "muted")
+        self.column.addWidget(self.sentence)
+        self.column.addWidget(self.score)
+        self.column.addWidget(self.details)
+        self.set_look(look)
+
+    def show_worth(
+        self, corrections: tuple[Correction, ...], forecast: Forecast, each: Callable[[str], Forecast] | None = None
+    ) -> None:
+        """Take the scores on new strokes, the forecast for their mean and, to be asked, that of a class."""
+        self._corrections, self._forecast, self._each = corrections, forecast, each
+        self.draw_soon()
+
+    def draw(self) -> None:
+        """Draw what was told last."""
+        self.score.clear()
+        told, counted = self._forecast, [c for c in self._corrections if c.seen]
+        places = [c.seen for c in counted] if counted else list(range(1, len(self._corrections) + 1))
+        shown = counted or list(self._corrections)
+        names = dict.fromkeys(name for c in shown for name in c.scores.dice)
+        for index, name in enumerate(names):
+            faint = QColor(self._colour(name, index))
+            faint.setAlphaF(0.9 if len(names) == 1 else 0.55)
+            values = [c.dice(name) for c in shown]
+            self._dots(self.score, places, values, faint, pen=pg.mkPen(faint, width=1, style=Qt.PenStyle.DotLine))
+        if told.strokes is not None and told.lower is not None and told.upper is not None and told.middle is not None:
+            clear = pg.mkPen(None)
+            band = QColor(self._look.accent)
+            band.setAlphaF(0.25)
+            ends = [pg.PlotDataItem(told.strokes, values, pen=clear) for values in (told.lower, told.upper)]
+            for item in (*ends, pg.FillBetweenItem(*ends, brush=band)):
+                self.score.addItem(item)
+            self.score.plot(told.strokes, told.middle, pen=pg.mkPen(self._look.accent, width=2.5))
+        self.sentence.setText(told.sentence())
+        self.details.setText(self._by_class(list(names)))
+        _describe(self.score, f"{told.sentence()} {self.details.text()}")
+
+    def _by_class(self, names: list[str]) -> str:
+        lines = []
+        if self._corrections:
+            last = self._corrections[-1]
+            strokes = f"{last.new} new strokes" if last.new else "the new strokes"
+            each = ", ".join(
+                f"{name} {last.dice(name):.2f}" if np.isfinite(last.dice(name)) else f"{name} –" for name in names
+            )
+            lines.append(f"Last round, on {strokes} ({last.scores.voxels:,} voxels): {each}.")
+        if len(names) > 1 and self._each is not None:
+            ahead = {name: self._each(name) for name in names[:_NAMED]}
+            known = [f"{n} {f.value:.2f} ({f.low:.2f}–{f.high:.2f})" for n, f in ahead.items() if not f.early]
+            if known:
+                lines.append(f"After {self._forecast.more} more strokes: {', '.join(known)}.")
+        return "\n".join(lines)
+
+
+class Plots(QWidget):
+    """The three views, one at a time, chosen by a button each."""
+
+    def __init__(self, look: Look) -> None:
+        super().__init__()
+        self.training, self.rounds, self.worth = CurvesView(look), RoundsView(look), WorthView(look)
+        self.views: Mapping[str, _View] = {
+            "This training": self.training,
+            "Rounds": self.rounds,
+            "More strokes?": self.worth,
+        }
+        tips = (
+            "Loss and held-out scores while it trains",
+            "Held-out scores of every round",
+            "What more annotation is worth",
+        )
+        self.stack = QStackedWidget()
+        self.buttons = []
+        self._group = QButtonGroup(self)
+        for index, (name, view) in enumerate(self.views.items()):
+            button = QPushButton(name)
+            button.setCheckable(True)
+            button.setToolTip(tips[index])
+            set_role(button, "tab")
+            self._group.addButton(button, index)
+            self.buttons.append(button)
+            self.stack.addWidget(view)
+        self._group.idClicked.connect(self.show_view)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.addLayout(row(*self.buttons, stretch=(1, 1, 1), spacing=2))
+        layout.addWidget(self.stack)
+        self.show_view(0)
+
+    def show_view(self, index: int) -> None:
+        """Show one of the views; the others take no room."""
+        self.buttons[index].setChecked(True)
+        for place in range(self.stack.count()):
+            policy = QSizePolicy.Policy.Preferred if place == index else QSizePolicy.Policy.Ignored
+            self.stack.widget(place).setSizePolicy(QSizePolicy.Policy.Preferred, policy)
+        self.stack.setCurrentIndex(index)
+        self.stack.setMaximumHeight(self.stack.widget(index).sizeHint().height() + 40)
+
+    def offer(self, index: int, offered: bool) -> None:
+        """Show or hide the button of a view that has, or has not, something to show."""
+        self.buttons[index].setVisible(offered)
+        if not offered and self.stack.currentIndex() == index:
+            self.show_view(0)
+
+    def set_look(self, look: Look) -> None:
+        """Follow the theme."""
+        for view in self.views.values():
+            view.set_look(look)
+
+    def set_colours(self, colours: dict[str, str]) -> None:
+        """Draw each class in the colour it has everywhere else."""
+        for view in self.views.values():
+            view.set_colours(colours)
+
+
+def _of_rounds(scored: Sequence[tuple[int, Scores]]) -> str:
+    first, last = scored[max(0, len(scored) - 5)][0], scored[-1][0]
+    return f"of round {last}" if first == last else f"of rounds {first} to {last}"
+
+
+def _describe(plot: pg.PlotWidget, text: str) -> None:
+    """Say in words what the plot shows, to screen readers and in the tooltip."""
+    plot.setAccessibleDescription(text)
+    plot.setToolTip(f"{plot.property('about')}\n{text}")
+
+
+def _plot(tooltip: str, height: int = 96) -> pg.PlotWidget:
     plot = pg.PlotWidget()
+    plot.setProperty("about", tooltip)
+    plot.setAccessibleName(tooltip.partition("\n")[0])
     plot.setToolTip(tooltip)
-    plot.setFixedHeight(96)
+    plot.setFixedHeight(height)
     plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
     plot.setMenuEnabled(False)
     plot.hideButtons()

@@ -10,11 +10,17 @@ from qtpy.QtWidgets import QHeaderView, QProgressBar, QTableWidget, QTableWidget
 from napari_unetseg.scores import Scores
 from napari_unetseg.widgets.context import Context, duration
 from napari_unetseg.widgets.parts import Action, Actions, Panel, label, swatch
+from napari_unetseg.widgets.tables import Cell, Table
 from napari_unetseg.workspace import Round
 
 __all__ = ["ReviewPanel"]
 
 _FEW_VOXELS, _FEW_IMAGES = 500, 3
+_IMAGES = (
+    ("Held-out image", "Click a row to go to the image"),
+    ("Class", ""),
+    ("Dice", "2 · overlap / (mask + truth) in this image, 0 to 1; the worst come first"),
+)
 
 
 class ReviewPanel(Panel):
@@ -29,6 +35,7 @@ class ReviewPanel(Panel):
         self.sentence = label("", "")
         self.caution = label("", "why")
         self.table = _table()
+        self.images = Table(_IMAGES, self._go)
         self.predict = Action("Predict this image", "Segment the image in hand with the current model")
         self.stop = Action("Stop", "Compute no mask of this image now", role="primary")
         self.bar = QProgressBar()
@@ -43,6 +50,9 @@ class ReviewPanel(Panel):
         self.rounds = _rounds()
         self._rounds_title = label("Rounds: every model is kept", "muted")
         self.go_back = Action("Use the chosen round", "Predict with that model from now on")
+        self.difference = label("", "")
+        self.hide_difference = Action("Hide the difference", "Take the layer away that shows where the rounds differ")
+        self._differ = Actions(self.hide_difference)
         self._back = Actions(self.go_back)
         self.predict.clicked.connect(lambda: context.do(workspace.predict_current))
         self.stop.clicked.connect(lambda: context.do(workspace.stop))
@@ -56,16 +66,21 @@ class ReviewPanel(Panel):
             self.sentence,
             self.caution,
             self.table,
+            self.images,
             Actions(self.predict, self.stop, stretch=(1, 1)),
             self.bar,
             Actions(self.accept, self.correct, stretch=(2, 1)),
         )
         self.add(Actions(self.undo_accept), self._rounds_title, self.rounds, self._back)
+        self.add(self.difference, self._differ)
+        self.hide_difference.clicked.connect(lambda: context.do(workspace.forget_difference))
+        workspace.difference_changed.connect(self._show_difference)
         workspace.rounds_changed.connect(self._fill)
         workspace.progress_changed.connect(self._show_progress)
         workspace.classes_changed.connect(self._fill)
         workspace.case_changed.connect(self.refresh)
         workspace.actions_changed.connect(self.refresh)
+        self._show_difference()
         self._fill()
 
     def summary(self) -> tuple[str, str]:
@@ -112,6 +127,7 @@ class ReviewPanel(Panel):
         self.caution.setText(caution)
         self.caution.setVisible(bool(caution))
         self._fill_table(scores)
+        self._fill_images(scores)
         self._fill_rounds()
         self.refresh()
 
@@ -138,6 +154,26 @@ class ReviewPanel(Panel):
                 self.table.setItem(index, column, item)
         height = self.table.horizontalHeader().sizeHint().height() + 26 * min(6, len(lines)) + 6
         self.table.setFixedHeight(height)
+
+    def _fill_images(self, scores: Scores | None) -> None:
+        each = scores.per_image if scores and scores.voxels else {}
+        self.images.setVisible(len(each) > 1)
+        rows = [(case, name, dice) for case, found in each.items() for name, dice in found.items()]
+        self.images.fill([[Cell(case), Cell(name), Cell(dice)] for case, name, dice in rows])
+        self.images.sortItems(2)
+
+    def _go(self, case: str) -> None:
+        workspace = self.context.workspace
+        if case in workspace.cases and case != workspace.case:
+            self.context.bridge.remember_view()
+            self.context.do(workspace.select_case, case)
+
+    def _show_difference(self, difference: Any = None) -> None:
+        shown = self.context.workspace.difference
+        key = "Blue: only now. Orange: only before. Pink: another class." if shown and shown.voxels else ""
+        self.difference.setText(f"{shown.sentence()}\n{key}".strip() if shown else "")
+        for widget in (self.difference, self._differ):
+            widget.setVisible(shown is not None)
 
     def _fill_rounds(self) -> None:
         rounds = self.context.workspace.rounds

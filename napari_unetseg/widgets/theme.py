@@ -96,6 +96,11 @@ QPushButton[role="tool"]:checked {{ background: {c.accent}; }}
 QPushButton[role="drawer"] {{ background: transparent; text-align: left; padding: 4px 2px; }}
 QPushButton[role="drawer"]:hover {{ background: {c.foreground}; }}
 QPushButton[role="drawer"]:focus {{ border: 1px solid {c.accent}; }}
+QPushButton[role="tab"] {{ background: transparent; color: {c.muted}; padding: 3px 6px; border-radius: 0px;
+    border-bottom: 2px solid {c.primary}; }}
+QPushButton[role="tab"]:hover {{ background: {c.foreground}; }}
+QPushButton[role="tab"]:checked {{ color: {c.text}; border-bottom: 2px solid {c.accent}; }}
+QPushButton[role="tab"]:focus {{ background: {c.foreground}; }}
 QPushButton[role="flat"] {{ background: transparent; }}
 QPushButton[role="flat"]:hover {{ background: {c.primary}; }}
 QLineEdit, QSpinBox, QDoubleSpinBox, QComboBox {{ min-height: 20px; border-radius: 3px; }}

@@ -10,7 +10,7 @@ from napari_unetseg.widgets.advanced import AdvancedDrawer
 from napari_unetseg.widgets.context import Context, duration
 from napari_unetseg.widgets.net_picker import NetPicker
 from napari_unetseg.widgets.parts import Action, Actions, Choice, Panel, label, lock
-from napari_unetseg.widgets.plots import CurvesView
+from napari_unetseg.widgets.plots import Plots
 
 __all__ = ["TrainPanel"]
 
@@ -23,6 +23,7 @@ _DIMS = (
 _LOCKED = {
     "training": "Architecture, time and size are those this training began with: stop it to change them.",
     "segmenting": "A folder is being segmented: architecture, time and size can be changed afterwards.",
+    "comparing": "Architectures are being compared: the plan can be changed afterwards.",
 }
 
 
@@ -45,24 +46,23 @@ class TrainPanel(Panel):
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.sentence = label("", "muted")
-        self.curves = CurvesView(context.look)
-        self.corrections = label("", "muted")
-        self.corrections.setToolTip(
-            "New strokes are first compared with what the model said before it had seen them: honest progress."
-        )
+        self.curves = Plots(context.look)
+        self.resume = Action("", "Go on where the training was killed, on the strokes that it had begun with")
+        self.resume.clicked.connect(lambda: context.do(workspace.resume))
         form = self._make_form()
         self.locked = label("", "why")
         inside = (*self.advanced.fields.values(), *self.advanced.parts.values())
         self._choices = (self.picker.button, self.minutes, self.dims, self.advanced.button, *inside)
         self.add(self.picker, form, self.advanced, self.locked, Actions(self.train, self.stop, stretch=(1, 1)))
-        self.add(self.bar, self.sentence, self.curves, self.corrections)
+        self.add(self.resume, self.bar, self.sentence, self.curves)
         workspace.plan_changed.connect(self._show_plan)
         workspace.nets_changed.connect(self.picker.set_nets)
         workspace.case_changed.connect(self._show_plan)
         workspace.classes_changed.connect(self._show_colours)
         workspace.curves_changed.connect(self._show_curves)
         workspace.progress_changed.connect(self._show_progress)
-        workspace.corrections_changed.connect(self._show_corrections)
+        workspace.rounds_changed.connect(self._show_rounds)
+        workspace.corrections_changed.connect(self._show_worth)
         workspace.actions_changed.connect(self.refresh)
         context.look_changed.connect(self.curves.set_look)
         context.look_changed.connect(self.picker.set_look)
@@ -71,7 +71,8 @@ class TrainPanel(Panel):
         self._show_colours()
         self._show_curves()
         self._show_progress()
-        self._show_corrections()
+        self._show_rounds()
+        self._show_worth()
         self.refresh()
 
     def summary(self) -> tuple[str, str]:
@@ -139,8 +140,23 @@ class TrainPanel(Panel):
 
     def _show_curves(self, curves: Any = None) -> None:
         curves = self.context.workspace.curves
-        self.curves.setVisible(bool(curves.number))
-        self.curves.show_curves(curves)
+        self.curves.training.show_curves(curves)
+        self._offer_curves()
+
+    def _show_rounds(self, rounds: Any = None) -> None:
+        self.curves.rounds.show_rounds(self.context.workspace.rounds)
+        self._offer_curves()
+
+    def _show_worth(self, corrections: Any = None) -> None:
+        workspace = self.context.workspace
+        self.curves.worth.show_worth(workspace.corrections, workspace.forecast, workspace.forecast_of)
+        self._offer_curves()
+
+    def _offer_curves(self) -> None:
+        workspace = self.context.workspace
+        self.curves.setVisible(bool(workspace.curves.number or workspace.rounds))
+        self.curves.offer(1, len(workspace.rounds) > 1)
+        self.curves.offer(2, bool(workspace.rounds))
 
     def _show_progress(self, progress: Any = None) -> None:
         workspace = self.context.workspace
@@ -153,19 +169,16 @@ class TrainPanel(Panel):
             self.bar.setFormat(f"{left} left" if left else "preparing")
             self.sentence.setText(workspace.progress.sentence)
 
-    def _show_corrections(self, corrections: Any = None) -> None:
-        corrections = self.context.workspace.corrections
-        self.corrections.setVisible(bool(corrections))
-        if corrections:
-            dice = " → ".join(f"{scores.mean_dice:.2f}" for scores in corrections[-6:])
-            self.corrections.setText(f"Dice on new strokes, before they were learned: {dice}")
-
     def refresh(self) -> None:
         """Bring the buttons up to date."""
         workspace = self.context.workspace
         self.train.set_why(workspace.why_not("train"))
         self.train.setText("Train again" if workspace.rounds else "Train")
         training = workspace.stage == "training"
+        left = workspace.unfinished
+        self.resume.setVisible(bool(left))
+        self.resume.setText(f"Resume {left.replace('-', ' ')}, which was interrupted")
+        self.resume.set_why(workspace.why_not("resume") if left else "")
         self.stop.set_why(workspace.why_not("stop") if training else "")
         self.train.setVisible(not training)
         self.stop.setVisible(training)

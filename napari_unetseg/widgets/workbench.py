@@ -17,6 +17,7 @@ from qtpy.QtWidgets import QApplication, QLabel, QVBoxLayout, QWidget
 from napari_unetseg.errors import UnetSegError
 from napari_unetseg.widgets.annotate_panel import AnnotatePanel
 from napari_unetseg.widgets.classes_panel import ClassesPanel
+from napari_unetseg.widgets.compare_panel import ComparePanel
 from napari_unetseg.widgets.context import Context
 from napari_unetseg.widgets.folder_panel import FolderPanel
 from napari_unetseg.widgets.images_panel import ImagesPanel
@@ -38,7 +39,7 @@ SIGNALS = tuple(name for name in dir(Workspace) if isinstance(getattr(Workspace,
 
 
 class Workbench(QWidget):
-    """Everything from images to masks, in six steps.
+    """Everything from images to masks, in steps.
 
     Parameters
     ----------
@@ -61,7 +62,8 @@ class Workbench(QWidget):
         self.train = TrainPanel(self.context)
         self.review = ReviewPanel(self.context)
         self.folder = FolderPanel(self.context)
-        self.panels = (self.images, self.classes, self.annotate, self.train, self.review, self.folder)
+        self.compare = ComparePanel(self.context)
+        self.panels = (self.images, self.classes, self.annotate, self.train, self.review, self.folder, self.compare)
         self.sections = [Section(n, panel.title, panel) for n, panel in enumerate(self.panels, start=1)]
         self._log: list[str] = []
         self._crash = ""  # what the worker died of, until the user does the next thing
@@ -78,6 +80,7 @@ class Workbench(QWidget):
         QApplication.instance().aboutToQuit.connect(self._shut)
         with contextlib.suppress(UnetSegError):  # said again, aloud, when something is asked of it
             self.jobs.start()
+            self.workspace.ask_nets()  # before anything that takes long can be asked
 
     # -- looks ------------------------------------------------------------------------------------------------
 
@@ -151,7 +154,8 @@ class Workbench(QWidget):
         self._note(f"Device {facts.get('device', 'cpu')} ({facts.get('name', '?')}), torch {facts.get('torch', '?')}.")
         self._ready = f"Ready: trains on {_device(facts)}."
         self._say(self._ready, over=not self._crash)
-        self.context.do(self.workspace.ask_nets)
+        if not self.workspace.nets and not self.workspace.asking:
+            self.context.do(self.workspace.ask_nets)
 
     def _on_crash(self, why: str) -> None:
         told = self.status.text() == why  # by the job that it ended
@@ -251,6 +255,10 @@ class Workbench(QWidget):
             return "Training. Watch the mask; go on painting where it is wrong, or press Stop when it is good enough."
         if workspace.stage == "segmenting":
             return "Segmenting the folder."
+        if workspace.stage == "comparing":
+            return "Comparing architectures; go on painting, or press Stop to see what is finished."
+        if workspace.read_only:
+            return "Look around: the project is open for reading only."
         if workspace.stage == "predicting":
             return "Computing the mask of this image."
         if reason := workspace.why_not("train"):

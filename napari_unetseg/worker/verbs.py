@@ -22,6 +22,7 @@ from napari_unetseg.events import Control, Event, Validated, View
 from napari_unetseg.figures import curves
 from napari_unetseg.inference import evaluate, make_predictor
 from napari_unetseg.io import read
+from napari_unetseg.losses import LOSSES
 from napari_unetseg.nets import BLOCKS, DOWNS, NETS, SKIPS, UPS, Model, describe_net
 from napari_unetseg.nets.making import measure_spec
 from napari_unetseg.plan import Plan
@@ -146,12 +147,14 @@ def doctor(args: Args, control: Control, bench: Bench) -> Result:
 def nets(args: Args, control: Control, bench: Bench) -> Result:
     """Facts about every net, and about the parts they can be composed of.
 
-    ``{dims, in_channels, outputs}`` to ``{nets: [...], parts: {block: {name: sentence}, skip: ...}}``.
+    ``{dims, in_channels, outputs}`` to ``{nets: [...], parts: {block: {name: sentence}, skip: ...}, losses: {name:
+    sentence}}``.
     """
     parts = {"block": BLOCKS, "down": DOWNS, "up": UPS, "skip": SKIPS}
     return {
         "nets": bench.nets(args.get("dims"), args.get("in_channels", 1), args.get("outputs", 1)),
         "parts": {kind: {part: one.facts(part)["sentence"] for part in one} for kind, one in parts.items()},
+        "losses": {name: LOSSES.describe(name) for name in LOSSES},
     }
 
 

@@ -16,8 +16,8 @@ Signals (psygnal; each carries the new value)
     ``progress_changed(Progress)``       fraction done, seconds left, one sentence
     ``curves_changed(Curves)``           loss points and scores of the running (or last) training
     ``rounds_changed(tuple[Round, ...])``  every model of the project with its scores, and which one is current
-    ``corrections_changed(tuple[Correction, ...])``  scores on strokes that the model scored had never seen (prequential),
-                                         and with them `forecast`: what more strokes are worth
+    ``corrections_changed(tuple[Correction, ...])``  scores on strokes that the model scored had never seen, before any
+                                         model learned them (prequential); with them `forecast`: what more are worth
     ``preview_changed(Preview | None)``  mask of the viewed region, while training
     ``prediction_changed(Prediction | None)``  mask of the whole case in hand, strokes not yet applied
     ``difference_changed(Difference | None)``  where the round gone back to differs from the one before

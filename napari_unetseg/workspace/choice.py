@@ -50,6 +50,11 @@ class Choice(Desk):
         self._jobs.submit("nets", self._asked, self._on_nets)
         self._check_net()
 
+    @property
+    def asking(self) -> bool:
+        """Whether the facts about the architectures were asked for and did not fail to come."""
+        return bool(self._asked)
+
     def _shapes(self) -> dict[str, Any]:
         """What goes into a net and out of it, for images like the one in hand."""
         image, classes = self._image, len(self.classes)
@@ -60,6 +65,7 @@ class Choice(Desk):
     def _on_nets(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "Done":
             self.nets, self.parts = tuple(event["result"]["nets"]), event["result"]["parts"]
+            self.losses = event["result"].get("losses", {})
             self.nets_changed.emit(self.nets)
             self._keep_facts()  # for an image that was taken in hand meanwhile
         elif event["event"] == "Failed":

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from napari_unetseg.metrics.forecast import Correction, forecast_corrections
+from napari_unetseg.metrics.forecast import Correction, Forecast, forecast_corrections
 from napari_unetseg.plan import Plan
 from napari_unetseg.project import Project
 from napari_unetseg.scores import Scores
 from napari_unetseg.workspace.desk import MINUTES
-from napari_unetseg.workspace.rounds import model_facts, not_worse, read_rounds, round_number
+from napari_unetseg.workspace.rounds import model_facts, not_worse, read_curves, read_rounds, round_number
 from napari_unetseg.workspace.running import Running
 from napari_unetseg.workspace.state import Curves, Message, Preview
 
@@ -120,6 +120,13 @@ class Learning(Running):
     def _hold(self, project: Project) -> None:
         super()._hold(project)
         self._look_ahead()
+        if self.rounds:
+            self.curves = read_curves(self.rounds[-1].folder)
+            self.curves_changed.emit(self.curves)
+
+    def forecast_of(self, name: str) -> Forecast:
+        """What more strokes are worth for one class."""
+        return forecast_corrections(self.corrections, name)
 
     def _look_ahead(self) -> None:
         self.forecast = forecast_corrections(self.corrections)

@@ -11,9 +11,9 @@ from typing import Any
 
 from napari_unetseg.project import Project
 from napari_unetseg.scores import Scores
-from napari_unetseg.workspace.state import Round
+from napari_unetseg.workspace.state import Curves, Round
 
-__all__ = ["model_facts", "not_worse", "read_rounds", "round_number"]
+__all__ = ["model_facts", "not_worse", "read_curves", "read_rounds", "round_number"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,27 @@ def _kept(folder: Path, steps: Any, scores: Scores | None) -> tuple[int, int] | 
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         logger.info("%s has no readable history.csv: %s", folder.name, error)
     return None
+
+
+def read_curves(folder: Path) -> Curves:
+    """Learning curves that a model keeps of its training; without points where they cannot be read."""
+    curves = Curves(round_number(folder))
+    try:
+        with open(folder / "history.csv", newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                step = int(float(row["step"]))
+                if row.get("loss"):
+                    curves.steps.append(step)
+                    curves.losses.append(float(row["loss"]))
+                dice, jaccard = (
+                    {key.split(" ", 1)[1]: float(value) for key, value in row.items() if key.startswith(kind) and value}
+                    for kind in ("dice ", "jaccard ")
+                )
+                if dice:
+                    curves.validations.append((step, Scores(jaccard, dice, rule="what was held out")))
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        logger.info("%s has no readable history.csv: %s", folder.name, error)
+    return curves
 
 
 def not_worse(new: Scores | None, old: Scores | None) -> bool:

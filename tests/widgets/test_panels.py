@@ -199,8 +199,8 @@ def test_training_shows_curves_time_and_score(bench, jobs, tmp_path, qtbot):
         {"object": 0.5, "class 2": 0.7}, {"object": 0.66, "class 2": 0.82}, "2 held-out images", ("a",), 900
     )
     jobs.tell("Validated", step=20, scores=scores.to_dict(), best=True, seconds=20.0)
-    qtbot.waitUntil(lambda: len(bench.train.curves.loss.listDataItems()) == 2, timeout=2000)
-    qtbot.waitUntil(lambda: len(bench.train.curves.score.listDataItems()) == 2, timeout=2000)
+    qtbot.waitUntil(lambda: len(bench.train.curves.training.loss.listDataItems()) == 2, timeout=2000)
+    qtbot.waitUntil(lambda: len(bench.train.curves.training.score.listDataItems()) == 2, timeout=2000)
     assert "left" in bench.train.bar.text()
     click(bench.train.stop)
     assert jobs.stopped
@@ -347,9 +347,9 @@ def test_the_step_that_is_kept_is_marked_and_said(bench, jobs):
     for step, dice, best in ((10, 0.5, True), (31, 0.93, True), (81, 0.9, False)):
         scores = Scores({"object": 0.5}, {"object": dice}, "2 held-out images", ("a", "b"), 900)
         jobs.tell("Validated", step=step, scores=scores.to_dict(), best=best, seconds=1.0)
-    bench.train.curves.draw()
-    assert bench.train.curves.kept.value() == 31
-    assert bench.train.curves.kept in bench.train.curves.score.getPlotItem().items
+    bench.train.curves.training.draw()
+    assert bench.train.curves.training.kept.value() == 31
+    assert bench.train.curves.training.kept in bench.train.curves.training.score.getPlotItem().items
     folder.mkdir(parents=True)
     (folder / "history.csv").write_text("step,seconds,dice object\n10,1,0.5\n31,2,0.93\n81,3,0.9\n")
     finish_round(bench, jobs, "2 held-out images", 900, ("a", "b"), steps=81)
@@ -454,6 +454,19 @@ def test_a_project_that_is_open_elsewhere_says_by_whom(bench, jobs, qtbot, notes
 
     other = Workbench(ViewerModel(), jobs=type(jobs)())
     qtbot.addWidget(other)
-    assert not other.images.open_project(str(bench.workspace.project.path))
+    path = str(bench.workspace.project.path)
+    assert not other.images.open_project(path)
     assert "already open" in notes[-1].message
+    assert "already open" in other.images.locked.text()
+    assert not other.images.look_only.isHidden()
+    click(other.images.look_only)
+    assert other.workspace.read_only
+    assert other.images.look_only.isHidden()
+    assert other.workspace.case == "plane-a"
+    assert not other.context.bridge.annotation.editable
+    assert other.train.train.why == "The project is open for reading only."
+    other.images.open_project(path)
+    click(other.images.take_over)
+    assert not other.workspace.read_only
+    assert other.workspace.why_not("annotate") == ""
     other.shutdown()
