@@ -21,6 +21,8 @@ from napari_unetseg.io.lazy import Layout, LazyVolume, Store, arranged
 from napari_unetseg.io.ome_zarr_axes import Axes, axes_of, geometry_of, to_multiscale
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
 
+__all__ = ["OmeZarr", "kinds_of_zarr"]
+
 logger = logging.getLogger(__name__)
 
 _VERSION = "ome-zarr"  # key of our header
@@ -107,6 +109,17 @@ class OmeZarr(Format):
         return Store(array)
 
 
+def kinds_of_zarr(path: Path) -> tuple[bool, tuple[str, ...]]:
+    """Whether `path` holds labels, and the names of the labels inside it; of what is no Zarr, False and none."""
+    if not FORMATS["ome-zarr"].reads(path) or not path.is_dir():
+        return False, ()
+    node = _open_node(path)
+    if not hasattr(node, "members"):
+        return False, ()
+    listed = _metadata(node["labels"])[0].get("labels", ()) if "labels" in node else ()
+    return "image-label" in _metadata(node)[0], tuple(name for name in listed if isinstance(name, str))
+
+
 FORMATS.register("ome-zarr", keeps="affine")(OmeZarr())
 
 
@@ -159,8 +172,7 @@ def _labels_source(node: Any, path: Path) -> _Source:
     metadata, _ = ({}, "") if not hasattr(node, "members") else _metadata(node)
     if "image-label" in metadata or not hasattr(node, "members") or "labels" not in node:
         return _image_source(node, path)
-    listed, _ = _metadata(node["labels"])
-    names = [name for name in listed.get("labels", ()) if isinstance(name, str)]
+    _, names = kinds_of_zarr(path)
     if len(names) != 1:
         raise ReadError(
             f"{path.name} holds {len(names)} sets of labels: {', '.join(names) or 'none is listed'}.",

@@ -1,20 +1,58 @@
-"""Readers and writers that napari lacks: medical volumes, in their place and with their units. No Qt."""
+"""Readers and writers that napari lacks: medical volumes and OME-Zarr, in their place and with their units. No Qt."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from napari.utils.notifications import show_info
 
-from napari_unetseg.io import is_image, read, stem, write
-from napari_unetseg.volume import LabelVolume, Volume
-from napari_unetseg.widgets.layers import geometry_at, image_layers
+from napari_unetseg.errors import ReadError
+from napari_unetseg.io import LazyVolume, is_image, open_lazy, read_labels, stem, write
+from napari_unetseg.io.ome_zarr import kinds_of_zarr
+from napari_unetseg.volume import Geometry, LabelVolume, Volume
+from napari_unetseg.widgets.layers import GEOMETRY, geometry_at, image_layers, placement
 
-__all__ = ["get_reader", "write_image", "write_labels"]
+__all__ = ["LazyChannel", "get_reader", "tilt", "write_image", "write_labels"]
+
+logger = logging.getLogger(__name__)
 
 LayerData = tuple[Any, dict[str, Any], str]
+_LARGE = 2**29  # bytes; larger images are shown plane by plane from the disk, where their format allows
+
+
+class LazyChannel:
+    """One channel of an image on disk, as napari wants an array: it is asked for the plane in view."""
+
+    def __init__(self, lazy: LazyVolume, channel: int) -> None:
+        self._lazy, self._channel = lazy, channel
+        self.shape, self.dtype, self.ndim = lazy.spatial, lazy.dtype, len(lazy.spatial)
+        self.size = int(np.prod(self.shape, dtype=object))
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Part of the channel; steps are taken in what was read."""
+        index = index if isinstance(index, tuple) else (index,)
+        if Ellipsis in index:
+            at = index.index(Ellipsis)
+            index = (*index[:at], *(slice(None),) * (self.ndim - len(index) + 1), *index[at + 1 :])
+        index = (*index, *(slice(None),) * (self.ndim - len(index)))
+        regions, steps = [], []
+        for part, size in zip(index, self.shape, strict=True):
+            if not isinstance(part, slice):
+                regions.append(int(part))
+                continue
+            taken = range(size)[part]
+            low, high = (min(taken[0], taken[-1]), max(taken[0], taken[-1]) + 1) if len(taken) else (0, 0)
+            regions.append(slice(low, high))
+            steps.append(slice(None, None, taken.step if len(taken) else 1))
+        return self._lazy[(self._channel, *regions)][tuple(steps)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The whole channel in memory."""
+        return np.asarray(self._lazy[self._channel], dtype=dtype)
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
@@ -23,9 +61,61 @@ def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], lis
     return _read if paths and all(is_image(one) for one in paths) else None
 
 
+def tilt(geometry: Geometry) -> float:
+    """Largest angle between an array axis and the world axis nearest to it, in degrees."""
+    directions = geometry.affine[:3, :3] / np.linalg.norm(geometry.affine[:3, :3], axis=0)
+    return float(np.degrees(np.arccos(np.clip(np.abs(directions).max(axis=0), 0, 1))).max())
+
+
 def _read(path: str | Sequence[str]) -> list[LayerData]:
     paths = [path] if isinstance(path, (str, Path)) else list(path)
-    return [(*layer, "image") for one in paths for layer in image_layers(read(one), stem(one))]
+    return [layer for one in paths for layer in _layers(Path(one))]
+
+
+def _layers(path: Path) -> list[LayerData]:
+    """Layers of one file: its image, and the labels that lie inside it."""
+    is_labels, inside = kinds_of_zarr(path)
+    if is_labels:
+        return [_labels_layer(path, stem(path))]
+    lazy = open_lazy(path)
+    name = stem(path)
+    made = [(*layer, "image") for layer in _image_layers(lazy, name)]
+    for one in inside:
+        try:
+            made.append(_labels_layer(path / "labels" / one, f"{name} · {one}"))
+        except ReadError as error:  # the image is worth showing without them
+            logger.warning("%s", error)
+    if lazy.geometry.oblique:
+        angle = tilt(lazy.geometry)
+        show_info(
+            f"{path.name} is oblique: it was scanned {angle:.1f}° away from the axes of the world. It is shown along "
+            "its own axes; masks keep its true place."
+        )
+        for _, options, _ in made:
+            options["metadata"]["oblique"] = angle
+    return made
+
+
+def _image_layers(lazy: LazyVolume, name: str) -> list[tuple[Any, dict[str, Any]]]:
+    if lazy.nbytes <= _LARGE or lazy.in_memory:
+        return image_layers(lazy.volume(), name)
+    middle = [slice(size // 2, size // 2 + 512) for size in lazy.spatial]
+    middle[: len(middle) - 2] = [slice(size // 2, size // 2 + 1) for size in lazy.spatial[:-2]]
+    place = {**placement(lazy.geometry), "metadata": {GEOMETRY: lazy.geometry}, "rgb": False}
+    made = []
+    for index in range(lazy.shape[0]):
+        # the look of a channel comes from the middle of it, which is all that is read now
+        sample = Volume(lazy.crop(middle).data[index : index + 1], lazy.geometry)
+        ((_, look),) = image_layers(sample, name if lazy.shape[0] == 1 else f"{name} · channel {index + 1}")
+        blending = {"blending": "additive"} if index else {}
+        made.append((LazyChannel(lazy, index), {**look, **place, **blending}))
+    return made
+
+
+def _labels_layer(path: Path, name: str) -> LayerData:
+    labels = read_labels(path)
+    data = labels.data if labels.data.dtype.itemsize <= 4 else labels.data.astype(np.int64)
+    return data, {**placement(labels.geometry), "name": name, "metadata": {GEOMETRY: labels.geometry}}, "labels"
 
 
 def write_image(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
