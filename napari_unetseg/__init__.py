@@ -22,6 +22,7 @@ _PUBLIC = {
     "UnetSegError": "errors",
     "Volume": "volume",
     "fine_tune": "training",
+    "plan_for": "planning",
     "predict": "inference",
     "read": "io",
     "read_labels": "io",
@@ -40,6 +41,7 @@ __all__ = [
     "Volume",
     "__version__",
     "fine_tune",
+    "plan_for",
     "predict",
     "read",
     "read_labels",
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from napari_unetseg.io import read, read_labels, write
     from napari_unetseg.nets import Model
     from napari_unetseg.plan import Plan
+    from napari_unetseg.planning import plan_for
     from napari_unetseg.project import Project
     from napari_unetseg.training import fine_tune
     from napari_unetseg.volume import Geometry, LabelVolume, Volume
