@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -164,10 +164,9 @@ def draw(
 
 def apply(batch: Batch, drawn: Draw) -> Batch:
     """Do to a batch what was drawn."""
-    image, target, known = _move(batch, drawn)
-    image = _blur(image, drawn.blur)
-    image = _tone(image, drawn)
-    return Batch(image, target, known)
+    moved = _move(batch, drawn)
+    image = _tone(_blur(moved.image, drawn.blur), drawn)
+    return replace(moved, image=image)
 
 
 class _Dice:
@@ -234,25 +233,26 @@ def _warp(dice: _Dice, warped: torch.Tensor, size: tuple[int, ...], amount: floa
     return deviates.clamp_(-2, 2) * steps.view(shape) * rows
 
 
-def _move(batch: Batch, drawn: Draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _move(batch: Batch, drawn: Draw) -> Batch:
     """Resample image and labels in one pass."""
     image, size = batch.image, batch.image.shape[2:]
     grid = _grid(drawn, tuple(size), image.device)
     moved = F.grid_sample(image, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    # 0 is unknown, as it is outside: one nearest-neighbour pass carries target and known
-    labels = torch.where(batch.known, batch.target + 1, 0).to(image.dtype)[:, None]
-    labels = F.grid_sample(labels, grid, mode="nearest", padding_mode="zeros", align_corners=False)[:, 0]
-    known = labels > 0.5
-    target = (labels.round().long() - 1).clamp_min_(0)
+    # 0 is unknown, as it is outside: one nearest-neighbour pass carries target, known and hints
+    labels = torch.where(batch.known, batch.target + 1, 0)
+    layers = torch.stack([labels] if batch.hints is None else [labels, batch.hints], dim=1).to(image.dtype)
+    layers = F.grid_sample(layers, grid, mode="nearest", padding_mode="zeros", align_corners=False).round().long()
+    known = layers[:, 0] > 0
+    target = (layers[:, 0] - 1).clamp_min_(0)
+    result = Batch(moved, target, known, None if batch.hints is None else layers[:, 1])
     lost = batch.known.flatten(1).any(1) & ~known.flatten(1).any(1)
     if image.device.type == "cpu" and not lost.any():
-        return moved, target, known
-    row = lost.view(-1, *(1,) * len(size))
-    return (
-        torch.where(row[:, None], image, moved),
-        torch.where(row, batch.target, target),
-        torch.where(row, batch.known, known),
-    )
+        return result
+    for name in ("image", "target", "known", "hints"):
+        if (before := getattr(batch, name)) is not None:
+            rows = lost.view(-1, *(1,) * (before.ndim - 1))
+            result = replace(result, **{name: torch.where(rows, before, getattr(result, name))})
+    return result
 
 
 def _grid(drawn: Draw, size: tuple[int, ...], device: torch.device) -> torch.Tensor:

@@ -5,7 +5,7 @@ The known voxels of each class are indexed once; a draw then costs what a patch 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -35,12 +35,15 @@ class Prepared:
     target : ([Z,] Y, X) integer ndarray
         Mask; counts only where known.
     known : ([Z,] Y, X) bool ndarray
+    hints : ([Z,] Y, X) uint16 ndarray, optional
+        What a teacher believes of it (`napari_unetseg.data.hints`).
     """
 
     name: str
     image: np.ndarray
     target: np.ndarray
     known: np.ndarray
+    hints: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,15 +56,23 @@ class Batch:
     target : (B, [Z,] Y, X) int64 tensor
         Class indices; 0 where unknown.
     known : (B, [Z,] Y, X) bool tensor
+    hints : (B, [Z,] Y, X) int64 tensor, optional
+        What a teacher believes, 0 where nothing.
     """
 
     image: torch.Tensor
     target: torch.Tensor
     known: torch.Tensor
+    hints: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Batch on another device (asynchronously, when this one is pinned)."""
-        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
+        return self.each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """Batch of its tensors, each changed the same way."""
+        tensors = (getattr(self, field.name) for field in fields(self))
+        return Batch(*(None if tensor is None else change(tensor) for tensor in tensors))
 
 
 def prepare(sample: Annotated, normalisation: Normalisation) -> Prepared:
@@ -160,10 +171,12 @@ class PatchSampler:
         image = np.empty((batch, channels, *self.patch), np.float32)
         target = np.empty((batch, *self.patch), np.int64)
         known = np.empty((batch, *self.patch), bool)
+        hints = np.zeros((batch, *self.patch), np.int64) if any(s.hints is not None for s in self.samples) else None
         for row in range(batch):
             sample, voxel = self._choose()
-            self._cut(sample, voxel, image[row], target[row], known[row])
-        return Batch(torch.from_numpy(image), torch.from_numpy(target), torch.from_numpy(known))
+            self._cut(sample, voxel, (image[row], target[row], known[row], None if hints is None else hints[row]))
+        tensors = map(torch.from_numpy, (image, target, known))
+        return Batch(*tensors, None if hints is None else torch.from_numpy(hints))
 
     def _choose(self) -> tuple[Prepared, tuple[int, ...]]:
         """Choose a class, a case that has it, and a known voxel of it there."""
@@ -179,30 +192,33 @@ class PatchSampler:
         sample = self.samples[case]
         return sample, tuple(int(i) for i in np.unravel_index(flat, sample.target.shape))
 
-    def _cut(
-        self, sample: Prepared, voxel: tuple[int, ...], image: np.ndarray, target: np.ndarray, known: np.ndarray
-    ) -> None:
-        """Copy the window around `voxel` into the three arrays."""
-        source, mask, where = sample.image, sample.target, sample.known
+    def _cut(self, sample: Prepared, voxel: tuple[int, ...], row: tuple[Any, ...]) -> None:
+        """Copy the window around `voxel` into a row of image, target, known and hints."""
+        image, target, known, hints = row
+        source, mask, where, said = sample.image, sample.target, sample.known, sample.hints
         if len(voxel) > len(self.patch):
             planes = neighbouring(voxel[0], self.neighbours, len(mask))
             source = source[:, voxel[0]] if len(planes) == 1 else np.concatenate([source[:, i] for i in planes])
             mask, where = mask[voxel[0]], where[voxel[0]]
+            said = None if said is None else said[voxel[0]]
             voxel = voxel[1:]
         starts = [self._start(v, s, p) for v, s, p in zip(voxel, mask.shape, self.patch, strict=True)]
-        if all(a >= 0 and a + p <= s for a, s, p in zip(starts, mask.shape, self.patch, strict=True)):
-            window = tuple(slice(a, a + p) for a, p in zip(starts, self.patch, strict=True))
-            image[...], known[...] = source[:, *window], where[window]
-            np.multiply(mask[window], known, out=target)
-            return
-        places = [np.arange(a, a + p) for a, p in zip(starts, self.patch, strict=True)]
-        mirror: tuple[Any, ...] = np.ix_(*(_reflect(i, s) for i, s in zip(places, mask.shape, strict=True)))
-        image[...] = source[:, *mirror]
-        known[...] = where[mirror]
-        for axis, (index, size) in enumerate(zip(places, mask.shape, strict=True)):
-            outside = (index < 0) | (index >= size)  # the mirrored border is to be seen, not believed
-            np.moveaxis(known, axis, 0)[outside] = False
-        np.multiply(mask[mirror], known, out=target)
+        window: tuple[Any, ...] = tuple(slice(a, a + p) for a, p in zip(starts, self.patch, strict=True))
+        outside: list[tuple[int, np.ndarray]] = []
+        if not all(part.start >= 0 and part.stop <= size for part, size in zip(window, mask.shape, strict=True)):
+            places = [np.arange(part.start, part.stop) for part in window]
+            outside = [
+                (axis, (i < 0) | (i >= size)) for axis, (i, size) in enumerate(zip(places, mask.shape, strict=True))
+            ]
+            window = np.ix_(*(_reflect(i, s) for i, s in zip(places, mask.shape, strict=True)))
+        image[...], known[...] = source[:, *window], where[window]
+        if hints is not None and said is not None:
+            hints[...] = said[window]
+        for axis, rows in outside:  # the mirrored border is to be seen, not believed
+            np.moveaxis(known, axis, 0)[rows] = False
+            if hints is not None:
+                np.moveaxis(hints, axis, 0)[rows] = 0
+        np.multiply(mask[window], known, out=target)
 
     def _start(self, voxel: int, size: int, patch: int) -> int:
         """First index of a window along one axis: jittered about the voxel, inside the image where it fits."""
