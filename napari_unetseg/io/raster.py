@@ -96,6 +96,10 @@ def _open(path: Path) -> Any:
 
 def _colours(image: Any) -> np.ndarray:
     """``(Y, X)`` or ``(Y, X, channels)`` as the eye sees it."""
+    from PIL import ImageOps
+
+    if image.format == "JPEG":  # a camera that was held upright says so, and turns nothing
+        image = ImageOps.exif_transpose(image)
     if image.mode == "P" or "transparency" in image.info:
         image = image.convert("RGBA")
     elif image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):

@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 # TIFF has no word for an affine: ours travels as one more key of the ImageJ or OME metadata
 _KEY = "unetseg_geometry"
 
+# bytes: offsets of plain TIFF end at 4 GiB, and tags need some room as well
+BIG = 2**32 - 2**25
+
 # bits, description, where the pixels are, resolution, palette, ImageJ's own: without them an image would be misread
 _TELLING = {258, 270, 273, 279, 282, 283, 320, 324, 325, 50838, 50839}
 
@@ -54,7 +57,8 @@ class Tiff(Format):
         geometry = volume.geometry
         kept = (like if like is not None and "tiff" in like.header else volume).header.get("tiff", "ome")
         extra = _extra(geometry, volume.shape)
-        if kept == "imagej" and array.dtype in (np.uint8, np.uint16, np.float32):
+        large = array.nbytes > BIG
+        if kept == "imagej" and array.dtype in (np.uint8, np.uint16, np.float32) and not large:
             if axes == "CZYX":
                 array, axes = np.moveaxis(array, 0, 1), "ZCYX"
             metadata: dict[str, Any] = {"axes": axes, "unit": geometry.unit, **extra}
@@ -69,7 +73,9 @@ class Tiff(Format):
             )
             return
         metadata = _ome_metadata(axes, geometry, array.shape)
-        tifffile.imwrite(path, array, ome=True, photometric="minisblack", compression="zlib", metadata=metadata)
+        tifffile.imwrite(
+            path, array, bigtiff=large, ome=True, photometric="minisblack", compression="zlib", metadata=metadata
+        )
 
     def open_lazy(self, path: Path) -> LazyVolume:
         """Regions, tile by tile or strip by strip, of the finest level."""
@@ -88,6 +94,7 @@ class Tiff(Format):
             path,
             shape=layout.shape,
             dtype=layout.dtype,
+            bigtiff=math.prod(layout.shape) * layout.dtype.itemsize > BIG,
             ome=True,
             photometric="minisblack",
             metadata=_ome_metadata(axes, layout.geometry, layout.shape),

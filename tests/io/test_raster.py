@@ -208,3 +208,17 @@ def test_a_mask_of_a_sized_image_may_still_be_a_png(tmp_path):
     scan = Volume(np.zeros((1, 6, 7), np.uint8), Geometry((0.5, 0.5), "um"))
     mask = LabelVolume(np.ones((6, 7), np.int64))
     assert np.array_equal(io.read_labels(io.write(tmp_path / "m.png", mask, like=scan)).data, mask.data)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_stand_upright(orientation, tmp_path):
+    seen = np.zeros((16, 32), np.uint8)
+    seen[:8, :16] = 200  # bright corner: top left
+    stored = {2: seen[:, ::-1], 3: seen[::-1, ::-1], 4: seen[::-1], 5: seen.T, 6: seen.T[::-1], 7: seen.T[::-1, ::-1],
+              8: seen.T[:, ::-1]}.get(orientation, seen)  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.jpg", exif=exif, quality=100)
+    read = io.read(tmp_path / "a.jpg").data[0]
+    assert read.shape == seen.shape
+    assert np.abs(read.astype(int) - seen).max() < 20

@@ -10,6 +10,7 @@ from PIL import Image
 
 import napari_unetseg.io as io
 from napari_unetseg.errors import ReadError
+from napari_unetseg.io import tiff
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
 
 RNG = np.random.default_rng(3)
@@ -324,3 +325,35 @@ def test_a_stack_that_ends_between_two_pages_is_not_a_shorter_stack(tmp_path):
     (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:end])
     with pytest.raises(ReadError, match=r"^a\.tif is cut short"):
         io.read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("kind", ["imagej", "ome"])
+def test_what_is_too_large_for_tiff_is_a_bigtiff(kind, tmp_path, monkeypatch):
+    tifffile.imwrite(tmp_path / "scan.tif", values(5, 6, 7), **{kind: True}, metadata={"axes": "ZYX"})
+    scan = io.read(tmp_path / "scan.tif")
+    monkeypatch.setattr(tiff, "BIG", 200)
+    io.write(tmp_path / "a.tif", scan, like=scan)
+    with io.create_lazy(tmp_path / "b.tif", scan) as file:
+        file[1] = 1
+    for name in "ab":
+        with tifffile.TiffFile(tmp_path / f"{name}.tif") as tif:
+            assert tif.is_bigtiff
+            assert tif.is_ome
+    assert np.array_equal(io.read(tmp_path / "a.tif").data, scan.data)
+    assert io.read_labels(tmp_path / "b.tif").data.sum() == 42
+
+
+@pytest.mark.parametrize(
+    ("unit", "position"), [("mm", (1.5, 2.5)), ("µm", (0.0015, 0.0025)), ("reference frame", (0, 0)), (None, (0, 0))]
+)
+def test_the_position_on_the_stage_is_kept(unit, position, tmp_path):
+    plane = {"PositionY": [1.5], "PositionX": [2.5]}
+    units = {f"Position{axis}Unit": [unit] for axis in "YX"} if unit else {}
+    size = {"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5, "PhysicalSizeXUnit": "mm", "PhysicalSizeYUnit": "mm"}
+    tifffile.imwrite(tmp_path / "a.ome.tif", values(6, 7), metadata={"axes": "YX", **size, "Plane": {**plane, **units}})
+    scan = io.read(tmp_path / "a.ome.tif")
+    assert scan.geometry.unit == "mm"
+    assert scan.geometry.to_world((0, 0)) == pytest.approx((0, *position))
+    mask = LabelVolume(scan.data[0] % 2, Geometry((1, 1)))
+    path = io.write(tmp_path / "mask.tif", mask, like=scan)
+    assert io.read_labels(path).geometry.matches(scan.geometry, 1e-6)
