@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_unetseg.data.annotation import check_counts, count_known, to_mask
 from napari_unetseg.data.folders import Entry, Listing, list_folder, list_pairs
+from napari_unetseg.data.grid import on_grid
 from napari_unetseg.data.labels import LabelRule, class_names, count_values, look, rule_from_names, rule_from_values
 from napari_unetseg.errors import AnnotationError, ReadError
 from napari_unetseg.io import read, read_labels
@@ -249,7 +250,7 @@ class _FromFiles:
 
     def sample(self) -> Sample:
         image = self.kind.fit(self.image(), self.entry.images[0].name)
-        labels, _ = _on_grid(self.labels(), image, self.entry)
+        labels, _ = on_grid(self.labels(), image, self.entry.label.name, self.entry.images[0].name)
         target, known = self.rule.apply(labels.data, self.entry.label.name)
         return Sample(self.entry.name, image, target, known)
 
@@ -299,7 +300,8 @@ def _from_listing(listing: Listing, plan: DataPlan) -> Dataset:
     notes += _agree(kind, ((reader.entry.images[0].name, reader) for reader in readers))
     moved = []
     for reader in _spread(readers):
-        if _on_grid(reader.labels(), reader.image(), reader.entry)[1]:
+        names = reader.entry.label.name, reader.entry.images[0].name
+        if on_grid(reader.labels(), reader.image(), *names)[1]:
             moved.append(reader.entry.name)
     if moved:
         notes += (f"Labels of {len(moved)} images lie on another grid and are resampled ({moved[0]} for one).",)
@@ -372,25 +374,3 @@ def _page(volume: Any, page: int | None, path: Path) -> Any:
         return volume
     data = volume.data[..., page, :, :]
     return type(volume)(data, Geometry(volume.geometry.spacing[1:], volume.geometry.unit), volume.path)
-
-
-def _on_grid(labels: LabelVolume, image: Volume, entry: Entry) -> tuple[LabelVolume, bool]:
-    """Labels on the grid of the image, and whether they had to be resampled."""
-    if labels.ndim != image.ndim and labels.data.size == np.prod(image.shape):
-        labels = LabelVolume(labels.data.reshape(image.shape), image.geometry, labels.path)  # a plane of one, or not
-    placed = labels.geometry.world and image.geometry.world and labels.ndim == image.ndim == 3
-    if labels.shape == image.shape and (not placed or labels.geometry.matches(image.geometry, tolerance=0.1)):
-        return labels, False
-    label, scan = entry.label.name, entry.images[0].name
-    if not placed:
-        raise AnnotationError(
-            f"The labels {label} have shape {labels.shape}, their image {scan} {image.shape}.",
-            hint="Labels need a value for every voxel of their image.",
-        )
-    moved = labels.on(image.geometry, image.shape)
-    if labels.data.any() and not moved.data.any():
-        raise AnnotationError(
-            f"The labels {label} lie outside their image {scan}, by what the two headers say.",
-            hint="Export both from the same scan.",
-        )
-    return moved, True

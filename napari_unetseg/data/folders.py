@@ -66,7 +66,7 @@ def list_pairs(pairs: Iterable[tuple[Any, Any]]) -> Listing:
     entries = []
     for image, label in pairs:
         for path in map(Path, (image, label)):
-            if not path.is_file():
+            if not (path.is_file() or (path.exists() and is_image(path))):
                 what = "is not a file" if path.exists() else "does not exist"
                 raise ReadError(f"{path} {what}.", hint="Check the name and the folder.")
         entries.append(Entry(stem(image), (Path(image),), Path(label)))
@@ -223,7 +223,7 @@ def _inside(folder: Path, name: Any) -> Path:
     relative = Path(normpath(str(name)))
     if relative.is_absolute() or ".." in relative.parts:
         raise ReadError(f"{folder.name}/split.json names {name}, outside its folder.", hint="Use names inside it.")
-    if not (folder / relative).is_file():
+    if not (folder / relative).exists():
         raise ReadError(f"{folder.name}/split.json names {name}, which does not exist.", hint="Correct the name.")
     return folder / relative
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from napari_unetseg.errors import GeometryError, ReadError
-from napari_unetseg.io import find_images, read_labels, stem
+from napari_unetseg.io import find_images, is_image, read_labels, stem
 from napari_unetseg.metrics import compare_masks, mean_scores
 from napari_unetseg.volume import LabelVolume
 
@@ -63,9 +63,10 @@ def _pairs(mask: Path, truth: Path) -> list[tuple[str, Path, Path]]:
     for path in (mask, truth):
         if not path.exists():
             raise ReadError(f"There is no file or folder {path}.", hint="Check the path.")
-    if mask.is_dir() != truth.is_dir():
+    many = [path.is_dir() and not is_image(path) for path in (mask, truth)]
+    if many[0] != many[1]:
         raise ReadError("One of the two is a folder, the other a file.", hint="Give two files or two folders.")
-    if mask.is_file():
+    if not many[0]:
         return [(stem(mask), mask, truth)]
     ours = {stem(file): file for file in find_images(mask)}
     theirs = {stem(file): file for file in find_images(truth)}

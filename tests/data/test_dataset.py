@@ -213,6 +213,40 @@ def test_labels_on_another_grid_are_resampled(tmp_path):
         load_dataset(tmp_path)
 
 
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha", ".ome.zarr", ".tif"])
+def test_labels_of_every_family_may_lie_on_a_coarser_grid(suffix, tmp_path):
+    affine = np.array([[0, 0, 1.0, 5], [0, 1, 0, 6], [2, 0, 0, 7], [0, 0, 0, 1]])
+    grid = Geometry((2, 1, 1), "mm", affine, "RAS+")
+    put_image(
+        tmp_path / "images" / f"a{suffix}", (6, 12, 14), spacing=(2, 1, 1), affine=affine, unit="mm", world="RAS+"
+    )
+    labels = np.zeros((6, 12, 14), np.uint8)
+    labels[2:5, 2:8, 4:8] = 1
+    (tmp_path / "labels").mkdir()
+    coarse = LabelVolume(labels[:, ::2, ::2], grid.scaled((1, 0.5, 0.5)))
+    write(tmp_path / "labels" / f"a{suffix}", coarse)
+    dataset = load_dataset(tmp_path)
+    assert any("resampled" in note for note in dataset.notes)
+    sample = dataset.cases[0].load()
+    assert np.array_equal(sample.target, labels)
+
+
+@pytest.mark.parametrize("unit", ["um", "pixel"])
+def test_labels_of_half_the_size_are_those_of_the_same_view(unit, tmp_path):
+    put_image(tmp_path / "images" / "a.tif", (40, 60), spacing=(0.5, 0.5), unit=unit)
+    labels = np.zeros((20, 30), np.uint8)
+    labels[5:10, 6:20] = 1
+    (tmp_path / "labels").mkdir()
+    step = (1, 1) if unit == "um" else (0.5, 0.5)
+    write(tmp_path / "labels" / "a.tif", LabelVolume(labels, Geometry(step, unit)))
+    dataset = load_dataset(tmp_path)
+    assert any("resampled" in note for note in dataset.notes)
+    assert np.array_equal(dataset.cases[0].load().target, labels.repeat(2, 0).repeat(2, 1))
+    write(tmp_path / "labels" / "a.tif", LabelVolume(labels[:, :20], Geometry(step, unit)))
+    with pytest.raises(AnnotationError, match="have shape"):
+        load_dataset(tmp_path)
+
+
 def test_shapes_that_differ_are_named(tmp_path):
     plain_folder(tmp_path, shape=(20, 25))
     with pytest.raises(AnnotationError, match=r"im0\.png have shape \(20, 25\).*im0\.png \(20, 24\)"):
