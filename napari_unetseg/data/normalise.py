@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,9 +13,10 @@ from napari_unetseg.errors import ReadError
 from napari_unetseg.plan import Normalisation
 from napari_unetseg.volume import Volume
 
-__all__ = ["Intensities", "about", "fit_normalisation", "measure", "normalise"]
+__all__ = ["Intensities", "about", "fit_normalisation", "measure", "measure_slabs", "normalise"]
 
 _LOOKED_AT = 1_000_000  # voxels a channel that statistics are taken from
+_FEWEST = 10_000  # finite ones among them; where there are fewer, all finite voxels are looked for
 _HOUNSFIELD = -500  # whole numbers below this are air in a CT; nothing else common goes there
 _NARROWEST = 50.0  # of a ct window: strokes inside one organ say little about its surroundings
 
@@ -45,6 +46,10 @@ class Intensities:
     shift: tuple[float, ...]
     scale: tuple[float, ...]
 
+    def repeated(self, times: int) -> Intensities:
+        """For channels that come several times, one set after the other."""
+        return Intensities(self.low * times, self.high * times, self.shift * times, self.scale * times)
+
     def apply(self, image: np.ndarray) -> np.ndarray:
         """Normalise ``(C, [Z,] Y, X)`` of any real dtype to float32; what is not a number becomes the minimum."""
         out = np.empty(image.shape, np.float32)
@@ -70,10 +75,47 @@ def measure(image: np.ndarray, how: Normalisation) -> Intensities:
     ReadError
         A channel holds no finite value.
     """
-    dtype = image.dtype
+    return _fitted(map(_finite, image), image.dtype, how)
+
+
+def measure_slabs(
+    slabs: Callable[[], Iterable[np.ndarray]], shape: Sequence[int], dtype: np.dtype, how: Normalisation
+) -> Intensities:
+    """What `measure` says of the whole image, of which only a slab at a time is in memory.
+
+    Parameters
+    ----------
+    slabs : callable
+        Gives the image from its beginning in slabs ``(C, n, ...)`` along the first axis after the channels; called
+        again where much of it is not finite, and not at all where the normalisation is the same for every image.
+    shape : sequence of int
+        ``(C, [Z,] Y, X)`` of the whole.
+    dtype : numpy.dtype
+    how : Normalisation
+
+    Raises
+    ------
+    ReadError
+        A channel holds no finite value.
+    """
+    channels = range(shape[0])
+    if (how.kind == "ct" and dtype.kind in "iub") or (how.kind == "rgb" and dtype.kind in "iu" and dtype.itemsize < 4):
+        return _fitted((np.zeros(1, dtype) for _ in channels), dtype, how)
+    sizes = [int(np.prod(shape[1:], dtype=object))] * len(channels)
+    some = _taken(([slab[c].reshape(-1) for c in channels] for slab in slabs()), sizes, dtype)
+    if all(_enough(values) for values in some):
+        return _fitted((_kept(values) for values in some), dtype, how)
+    counts = np.zeros(len(channels), np.int64)
+    for slab in slabs():
+        counts += [np.count_nonzero(np.isfinite(slab[c])) for c in channels]
+    full = _taken(([slab[c][np.isfinite(slab[c])] for c in channels] for slab in slabs()), counts.tolist(), dtype)
+    return _fitted((_kept(s if _enough(s) else f) for s, f in zip(some, full, strict=True)), dtype, how)
+
+
+def _fitted(channels: Iterable[np.ndarray], dtype: np.dtype, how: Normalisation) -> Intensities:
+    """Intensities from some finite values of each channel."""
     rows = []
-    for channel in image:
-        values = _finite(channel)
+    for values in channels:
         if how.kind == "rgb":
             top = float(np.iinfo(dtype).max) if dtype.kind in "iu" and dtype.itemsize < 4 else float(values.max())
             rows.append((0.0, top, 0.0, 1.0 / top if top > 0 else 0.0))
@@ -171,9 +213,42 @@ def _on_classes(channel: np.ndarray, sample: Annotated) -> np.ndarray:
 def _finite(channel: np.ndarray) -> np.ndarray:
     """Evenly spaced finite values of a channel, 1D."""
     flat = channel.reshape(-1)
-    values = flat[:: max(1, flat.size // _LOOKED_AT) | 1]  # an odd step does not walk down one column
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        values = flat[np.isfinite(flat)]
+    values = flat[:: _step(flat.size)]
+    if not _enough(values):
+        finite = flat[np.isfinite(flat)]
+        values = finite[:: _step(finite.size)]
+    return _kept(values)
+
+
+def _step(size: int) -> int:
+    return max(1, size // _LOOKED_AT) | 1  # an odd step does not walk down one column
+
+
+def _taken(pieces: Iterable[Sequence[np.ndarray]], sizes: Sequence[int], dtype: np.dtype) -> list[np.ndarray]:
+    """Evenly spaced values of channels of some sizes, from flat pieces that follow one another."""
+    steps = [_step(size) for size in sizes]
+    found = [np.empty(-(-size // step), dtype) for size, step in zip(sizes, steps, strict=True)]
+    passed, kept = [0] * len(sizes), [0] * len(sizes)
+    for piece in pieces:
+        for c, (values, step) in enumerate(zip(piece, steps, strict=True)):
+            some = values[-passed[c] % step :: step]
+            found[c][kept[c] : kept[c] + some.size] = some
+            passed[c], kept[c] = passed[c] + values.size, kept[c] + some.size
+    return found
+
+
+def _enough(values: np.ndarray) -> bool:
+    """Whether the finite ones among some values say enough of all."""
+    if values.dtype.kind != "f":
+        return True
+    finite = np.count_nonzero(np.isfinite(values))
+    return finite == values.size or finite >= _FEWEST
+
+
+def _kept(values: np.ndarray) -> np.ndarray:
+    """The finite ones of some values, of which there must be one."""
+    if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
+        values = values[finite]
     if values.size == 0:
         raise ReadError("The image holds no number, only NaN or infinity.", hint="Export it again, or leave it out.")
     return values.astype(np.uint8) if values.dtype == bool else values

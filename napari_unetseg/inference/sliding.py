@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +34,11 @@ from napari_unetseg.volume import LabelVolume, Volume
 __all__ = [
     "Predictor",
     "blend",
+    "check_image",
+    "interruptible",
     "make_predictor",
+    "one_value",
+    "poll",
     "predict",
     "predict_probabilities",
     "prepared_image",
@@ -139,14 +142,14 @@ class Predictor:
         jobs = list(itertools.product(np.ndindex(*shape[:-dims]), grid.indices))
         if focus is not None:
             jobs.sort(key=lambda job: float(np.square(np.subtract((*job[0], *grid.centre(job[1])), focus)).sum()))
-        out = torch.zeros((max(2, self.channels), *shape), device=self._blending_device(shape))
+        out = torch.zeros((max(2, self.channels), *shape), device=self.blending_device(shape))
         sums = out[1:] if self.channels == 1 else out
         answers: dict[bytes, Tensor] = {}
         start = time.monotonic()
         with interruptible(self.net, control):
             done = 0
             while done < len(jobs):
-                _poll(control)
+                poll(control)
                 # the tile under the eye goes alone, to be seen soon
                 some = jobs[done : done + (1 if focus is not None and not done else self.batch)]
                 tiles = [windowed(self.planes(image, plane), grid.window(index)) for plane, index in some]
@@ -180,22 +183,27 @@ class Predictor:
         """What the net sees of a plane of `image` ``(C, Z, Y, X)``, its neighbours as channels; a whole if no plane."""
         if not plane:
             return image
-        if not self.plan.data.neighbours:
-            return image[:, plane[0]]
-        index = neighbouring(plane[0], self.plan.data.neighbours, image.shape[1])
-        return np.concatenate([image[:, i] for i in index])
+        seen = self.seen(plane[0], image.shape[1])
+        return image[:, plane[0]] if len(seen) == 1 else np.concatenate([image[:, i] for i in seen])
+
+    def seen(self, plane: int, size: int) -> list[int]:
+        """Planes that the net sees to segment one of a volume of `size` planes."""
+        return neighbouring(plane, self.plan.data.neighbours, size)
 
     def answered(self, tiles: Sequence[np.ndarray], answers: dict[bytes, Tensor]) -> list[Tensor]:
         """Results of `run`; of tiles that are one value everywhere each is computed once, and kept in `answers`."""
-        keys = [_constant(tile) for tile in tiles]
-        fresh = [i for i, key in enumerate(keys) if key is None or key not in answers]
-        results: dict[int, Tensor] = {}
+        keys: list[bytes | int] = []
+        for i, tile in enumerate(tiles):
+            value = one_value(tile)
+            keys.append(i if value is None else value.tobytes())
+        fresh = {key: i for i, key in reversed(list(enumerate(keys))) if key not in answers}
+        found: dict[bytes | int, Tensor] = dict(answers)
         if fresh:
-            results = dict(zip(fresh, self.run(np.stack([tiles[i] for i in fresh])), strict=True))
-        for i, key in enumerate(keys):
-            if key is not None and i in results and len(answers) < _ANSWERS:
-                answers[key] = results[i].clone()
-        return [results[i] if i in results else answers[key or b""] for i, key in enumerate(keys)]
+            found.update(zip(fresh, self.run(np.stack([tiles[i] for i in fresh.values()])), strict=True))
+        for key in fresh:
+            if isinstance(key, bytes) and len(answers) < _ANSWERS:
+                answers[key] = found[key].clone()
+        return [found[key] for key in keys]
 
     @torch.inference_mode()
     def run(self, tiles: np.ndarray) -> Tensor:
@@ -216,8 +224,8 @@ class Predictor:
         half = len(tiles) // 2
         return torch.cat([self.run(tiles[:half]), self.run(tiles[half:])])
 
-    def _blending_device(self, shape: Sequence[int]) -> torch.device:
-        """The net's own device where the sums are small beside its memory."""
+    def blending_device(self, shape: Sequence[int]) -> torch.device:
+        """Where the sums of `shape` are kept: the net's own device where they are small beside its memory."""
         if self.compute.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.compute.device)
             if 4 * max(2, self.channels) * int(np.prod(shape)) < free // 4:
@@ -225,27 +233,39 @@ class Predictor:
         return torch.device("cpu")
 
 
-def blend(sums: Tensor, result: Tensor, grid: Grid, index: Sequence[int]) -> None:
-    """Add the weighted result ``(K, ...)`` of a tile to the sums ``(K, ...)`` of the image."""
+def blend(
+    sums: Tensor, result: Tensor, grid: Grid, index: Sequence[int], bounds: Sequence[slice] | None = None
+) -> None:
+    """Add the weighted result ``(K, ...)`` of a tile to sums ``(K, ...)``.
+
+    `bounds` says which part of the image the sums are of, one slice an axis; the whole when omitted.
+    """
     weight = torch.ones((), device=sums.device)
-    part, inside = [], grid.inside(index)
-    for where, window, along in zip(inside, grid.window(index), grid.weights(index), strict=True):
-        here = slice(where.start - window.start, where.stop - window.start)
-        part.append(here)
-        weight = weight[..., None] * torch.from_numpy(along[here]).to(sums.device)
-    sums[(slice(None), *inside)].addcmul_(result[(slice(None), *part)].to(sums), weight.to(sums.dtype))
+    here, there = [], []
+    bounds = bounds or [slice(0, axis.size) for axis in grid.axes]
+    for bound, window, along in zip(bounds, grid.window(index), grid.weights(index), strict=True):
+        start, stop = max(bound.start, window.start), min(bound.stop, window.stop)
+        here.append(slice(start - bound.start, stop - bound.start))
+        there.append(slice(start - window.start, stop - window.start))
+        weight = weight[..., None] * torch.from_numpy(along[there[-1]]).to(sums.device)
+    part = result[(slice(None), *there)].to(sums.device)
+    if sums.dtype == part.dtype:
+        sums[(slice(None), *here)].addcmul_(part, weight)
+    else:
+        sums[(slice(None), *here)] += part * weight
 
 
-def _constant(tile: np.ndarray) -> bytes | None:
-    """The values of the channels of a tile ``(C, ...)`` that is the same everywhere; None of any other."""
+def one_value(tile: np.ndarray) -> np.ndarray | None:
+    """The first voxel ``(C, 1, ...)`` of a tile ``(C, ...)`` that is the same everywhere; None of any other."""
     flat = tile.reshape(len(tile), -1)
     first = flat[:, :1]
     if (flat[:, :64] != first).any() or (flat != first).any():
         return None
-    return first.tobytes()
+    return first.reshape(len(tile), *(1,) * (tile.ndim - 1))
 
 
-def _poll(control: Control | None) -> None:
+def poll(control: Control | None) -> None:
+    """Raise `Stopped` when `control` said stop."""
     if control is not None and control.stopped:
         raise Stopped("Segmentation was stopped.", hint="Nothing was written.")
 
@@ -254,7 +274,7 @@ def _poll(control: Control | None) -> None:
 def interruptible(net: nn.Module, control: Control | None) -> Iterator[None]:
     """Poll `control` before every module of the net too: a large net may take seconds a tile."""
     modules = net.modules() if control is not None else ()
-    hooks = [module.register_forward_pre_hook(lambda *_: _poll(control)) for module in modules]
+    hooks = [module.register_forward_pre_hook(lambda *_: poll(control)) for module in modules]
     try:
         yield
     finally:
@@ -270,26 +290,34 @@ def prepared_image(model: Model, image: Volume) -> np.ndarray:
     ModelError
         When image and model do not fit.
     """
-    net = model.plan.net
     if not isinstance(image, Volume):
         raise ModelError(
             f"A model segments a Volume, not {type(image).__name__}.",
             hint="Read the file with napari_unetseg.read, or give Volume(array) with the channel axis in front.",
         )
-    if (channels := image.data.shape[0]) != model.plan.image_channels:
-        raise ModelError(
-            f"The image {_name(image)} has {channels} channel{'s' * (channels != 1)}, the model was trained on "
-            f"{model.plan.image_channels}.",
-            hint="Use a model that was trained on such images.",
-        )
-    if image.ndim < net.dims:
-        raise ModelError(f"The image {_name(image)} is 2D, the model is for volumes.", hint="Use a 2D model.")
+    check_image(model.plan, _name(image), image.data.shape)
     if max(image.shape) == 1 or _blank(image.data):
         raise ReadError(
             f"The image {_name(image)} has one value everywhere: there is nothing to segment.", hint="Check the file."
         )
     with about(_name(image)):
         return normalise(image.data, model.plan.normalisation)
+
+
+def check_image(plan: Plan, name: str, shape: Sequence[int]) -> None:
+    """Raise `ModelError` where an image ``(C, [Z,] Y, X)`` does not fit the net of a plan."""
+    channels, wanted = shape[0], plan.image_channels
+    if channels != wanted:
+        raise ModelError(
+            f"The image {name} has {channels} channel{'s' * (channels != 1)}, the model was trained on {wanted}.",
+            hint="Use a model that was trained on such images.",
+        )
+    if len(shape) - 1 < plan.net.dims:
+        raise ModelError(f"The image {name} is 2D, the model is for volumes.", hint="Use a 2D model.")
+    if len(shape) == 3 and plan.data.neighbours:
+        raise ModelError(
+            f"The image {name} is 2D, the model sees the neighbouring planes of volumes.", hint="Use another 2D model."
+        )
 
 
 def _blank(data: np.ndarray) -> bool:

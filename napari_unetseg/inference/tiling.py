@@ -61,12 +61,16 @@ def mirrored(start: int, stop: int, size: int) -> np.ndarray:
 
 def windowed(image: np.ndarray, window: Sequence[slice]) -> np.ndarray:
     """Window of the last axes of `image`, mirrored where it reaches beyond; contiguous."""
-    sizes = image.shape[image.ndim - len(window) :]
-    if all(part.start >= 0 and part.stop <= size for part, size in zip(window, sizes, strict=True)):
-        return np.ascontiguousarray(image[(..., *window)])
-    for axis, (part, size) in enumerate(zip(window, sizes, strict=True), start=image.ndim - len(window)):
-        image = image.take(mirrored(part.start, part.stop, size), axis=axis)
-    return image
+    for axis, part in enumerate(window, start=image.ndim - len(window)):
+        size = image.shape[axis]
+        if part.start >= 0 and part.stop <= size:
+            image = image[(slice(None),) * axis + (part,)]
+        else:
+            index = mirrored(part.start, part.stop, size)
+            first = int(index.min())
+            near = image[(slice(None),) * axis + (slice(first, int(index.max()) + 1),)]
+            image = near.take(index - first, axis=axis)
+    return np.ascontiguousarray(image)
 
 
 @dataclass(frozen=True)
@@ -106,9 +110,10 @@ class Axis:
             total[place] += bell
         return np.stack([bell / total[place] for place in places]).astype(np.float32)
 
-    def inside(self, index: int) -> slice:
-        """The part of the image that a tile covers."""
-        return slice(max(0, self.starts[index]), min(self.size, self.starts[index] + self.side))
+    def seen(self, index: int) -> slice:
+        """The part of the image that a tile shows, what is mirrored into it among it."""
+        shown = mirrored(self.starts[index], self.starts[index] + self.side, self.size)
+        return slice(int(shown.min()), int(shown.max()) + 1)
 
     def finished(self, index: int) -> slice:
         """The part of the image that no later tile touches, and that earlier tiles have not finished."""
@@ -145,10 +150,6 @@ class Grid:
         """Where a tile lies; it may reach beyond the image."""
         starts = [axis.starts[i] for axis, i in zip(self.axes, index, strict=True)]
         return tuple(slice(start, start + side) for start, side in zip(starts, self.side, strict=True))
-
-    def inside(self, index: Sequence[int]) -> tuple[slice, ...]:
-        """The part of the image that a tile covers."""
-        return tuple(axis.inside(i) for axis, i in zip(self.axes, index, strict=True))
 
     def centre(self, index: Sequence[int]) -> tuple[float, ...]:
         """Middle of a tile, in voxels of the image."""

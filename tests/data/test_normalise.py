@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from napari_unetseg.data.normalise import fit_normalisation, measure, normalise
+import napari_unetseg.data.normalise as normalise_module
+from napari_unetseg.data.normalise import fit_normalisation, measure, measure_slabs, normalise
 from napari_unetseg.errors import ReadError
 from napari_unetseg.plan import Normalisation
 from napari_unetseg.volume import Volume
@@ -105,3 +106,24 @@ def test_ct_window_is_that_of_the_known_classes():
 def test_rounding_errors_are_no_contrast():
     image = np.full((1, 9, 9), 1e6) + np.random.default_rng(0).random((1, 9, 9)) * 1e-9
     assert not normalise(image, ZSCORE).any()
+
+
+@pytest.mark.parametrize("kind", ["zscore", "percentile", "rgb", "none", "ct"])
+@pytest.mark.parametrize("case", ["uint8", "uint16", "float64", "some NaN", "mostly NaN", "bool"])
+def test_slab_by_slab_measures_what_the_whole_image_does(kind, case, monkeypatch):
+    monkeypatch.setattr(normalise_module, "_LOOKED_AT", 5000)
+    monkeypatch.setattr(normalise_module, "_FEWEST", 500)
+    rng = np.random.default_rng(0)
+    image = rng.gamma(2, 50, (2, 23, 37, 41))
+    image = image.astype({"uint8": np.uint8, "uint16": np.uint16, "bool": bool}.get(case, np.float64))
+    if "NaN" in case:
+        image[rng.random(image.shape) < (0.1 if case == "some NaN" else 0.97)] = np.nan
+    slabs = lambda: (image[:, start : start + 4] for start in range(0, 23, 4))  # noqa: E731
+    how = Normalisation(kind=kind, low=-10, high=200)
+    assert measure_slabs(slabs, image.shape, image.dtype, how) == measure(image, how)
+
+
+def test_slabs_without_a_number_are_refused():
+    image = np.full((1, 4, 5), np.nan)
+    with pytest.raises(ReadError, match="no number"):
+        measure_slabs(lambda: [image], image.shape, image.dtype, Normalisation(kind="zscore"))
