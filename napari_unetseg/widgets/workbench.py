@@ -15,6 +15,7 @@ from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QLabel, QVBoxLayout, QWidget
 
 from napari_unetseg.errors import UnetSegError
+from napari_unetseg.widgets.after_panel import AfterPanel
 from napari_unetseg.widgets.annotate_panel import AnnotatePanel
 from napari_unetseg.widgets.classes_panel import ClassesPanel
 from napari_unetseg.widgets.compare_panel import ComparePanel
@@ -28,6 +29,7 @@ from napari_unetseg.widgets.theme import stylesheet
 from napari_unetseg.widgets.train_panel import TrainPanel
 from napari_unetseg.widgets.watch import timer
 from napari_unetseg.workspace import Message, Workspace
+from napari_unetseg.workspace.after import AfterNet
 
 __all__ = ["TITLE", "Workbench", "open_workbench"]
 
@@ -61,6 +63,8 @@ class Workbench(QWidget):
         self.annotate = AnnotatePanel(self.context)
         self.train = TrainPanel(self.context)
         self.review = ReviewPanel(self.context)
+        self.after = AfterPanel(self.context, AfterNet(self.workspace, self.jobs))
+        self.review.add(self.after)
         self.folder = FolderPanel(self.context)
         self.compare = ComparePanel(self.context)
         self.panels = (self.images, self.classes, self.annotate, self.train, self.review, self.folder, self.compare)
