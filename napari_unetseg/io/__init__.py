@@ -21,7 +21,7 @@ from napari_unetseg.io.dicom import Series, list_series
 from napari_unetseg.io.files import atomic_write, natural_key, written_beside
 from napari_unetseg.io.formats import FORMATS, Format
 from napari_unetseg.io.lazy import Layout, LazyVolume, LazyWriter, RawFile, Store
-from napari_unetseg.io.listing import find_images, format_of, is_image, mask_suffix, stem
+from napari_unetseg.io.listing import find_images, format_of, is_image, mask_suffix, names_patients, stem
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
 
 # each import registers a family in FORMATS
@@ -39,6 +39,7 @@ __all__ = [
     "is_image",
     "list_series",
     "mask_suffix",
+    "names_patients",
     "natural_key",
     "open_lazy",
     "read",

@@ -49,11 +49,14 @@ class Format(ABC):
         End of the name of a mask for an image of this family.
     folder : bool
         Whether an image is a folder.
+    names_patients : bool
+        Whether its files have to say whose image they are.
     """
 
     suffixes: tuple[str, ...]
     mask_suffix: str
     folder = False
+    names_patients = False
 
     def suffix(self, path: str | os.PathLike[str]) -> str:
         """Suffix of `path` that this format knows, as spelled there; empty when it knows none."""

@@ -12,7 +12,7 @@ from napari_unetseg.io.dicom import inputs_of, is_input, list_series, one_per_se
 from napari_unetseg.io.files import natural_key
 from napari_unetseg.io.formats import FORMATS, Format
 
-__all__ = ["find_images", "format_of", "is_image", "known_suffixes", "mask_suffix", "stem"]
+__all__ = ["find_images", "format_of", "is_image", "known_suffixes", "mask_suffix", "names_patients", "stem"]
 
 AnyPath = str | os.PathLike[str]
 
@@ -41,7 +41,7 @@ def find_images(source: AnyPath | Iterable[AnyPath], recursive: bool = True) -> 
     """
     sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     found: dict[Path, None] = {}
-    named = one_per_series(path for one in sources if (path := Path(one)).is_file())
+    named = one_per_series(path for one in sources if is_input(path := Path(one)))
     for one in sources:
         paths = [named[Path(one)]] if Path(one) in named else _expand(Path(one), recursive)
         found.update(dict.fromkeys(paths))
@@ -71,15 +71,32 @@ def stem(path: AnyPath) -> str:
     return Path(path).name if Path(path).is_dir() or Path(path).suffix[1:].isdigit() else Path(path).stem
 
 
-def mask_suffix(path: AnyPath) -> str:
+def mask_suffix(path: AnyPath, nameless: bool = False) -> str:
     """Suffix of the mask of an image.
+
+    Parameters
+    ----------
+    path : path
+        The image; whether a DICOM image can have a DICOM-SEG is looked up in it.
+    nameless : bool
+        Choose a format that does not have to name the patient, whatever the image is.
 
     Examples
     --------
     >>> mask_suffix("a.jpg"), mask_suffix("a.tif"), mask_suffix("a.nii")
     ('.png', '.tif', '.nii.gz')
     """
-    return format_of(Path(path), ReadError).mask_suffix_of(Path(path))
+    path = Path(path)
+    if not nameless:
+        return format_of(path, ReadError).mask_suffix_of(path)
+    known = next((FORMATS[name] for name in FORMATS if FORMATS[name].reads(path)), None)
+    # images without a suffix are DICOM's, which may have been moved away by now
+    return ".nii.gz" if known is None or known.names_patients else known.mask_suffix
+
+
+def names_patients(path: AnyPath) -> bool:
+    """Whether an image is of a format whose files say whose it is."""
+    return format_of(Path(path), ReadError).names_patients
 
 
 def format_of(path: Path, error: type[UnetSegError]) -> Format:

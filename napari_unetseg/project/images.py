@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from napari_unetseg.errors import ProjectError
-from napari_unetseg.io import atomic_write, read, stem, write
+from napari_unetseg.io import atomic_write, names_patients, read, stem, write
 from napari_unetseg.project.document import CaseEntry
 from napari_unetseg.project.folder import ProjectFolder
 from napari_unetseg.project.names import unique_name
@@ -32,8 +32,9 @@ class ProjectImages(ProjectFolder):
         group : str, optional
             Patient, animal or slide it is of; images of one group are held out together.
         copy : bool
-            Copy the file into the project. Otherwise the project remembers where it is: relative to the project
-            folder where it lies near, so that both may be moved together.
+            Copy the file into the project; DICOM is copied as NIfTI or TIFF, without the patient's name. Otherwise the
+            project remembers where it is: relative to the project folder where it lies near, so that both may be moved
+            together.
 
         Returns
         -------
@@ -61,7 +62,10 @@ class ProjectImages(ProjectFolder):
                 return case
             case = unique_name(stem(source), self._taken())
             target = source
-            if copy:
+            if copy and names_patients(source):
+                target = self._inside("images", case + _suffix_for(volume))
+                write(target, volume, like=volume)
+            elif copy:
                 target = self._inside("images", case + source.name[len(stem(source)) :])
                 atomic_write(target, lambda beside: _copy(source, beside))
             self._commit(self._doc.with_case(case, self._describe(source, target, volume, group)))
@@ -83,7 +87,7 @@ class ProjectImages(ProjectFolder):
         self._check_open()
         with self._mutex:
             case = unique_name(name, self._taken())
-            target = self._inside("images", case + (".nii.gz" if volume.geometry.world else ".tif"))
+            target = self._inside("images", case + _suffix_for(volume))
             write(target, volume, like=volume)
             # described as it reads back: a format may keep less of the geometry than the layer had
             self._commit(self._doc.with_case(case, self._describe(target, target, read(target), group)))
@@ -200,6 +204,11 @@ class ProjectImages(ProjectFolder):
                 f"{path} has the shape {volume.shape}, but {case} was annotated on {expected}.",
                 hint="Put the image back that was added, or add this one under another name.",
             )
+
+
+def _suffix_for(volume: Volume) -> str:
+    """Format for an image that is saved by the project itself."""
+    return ".nii.gz" if volume.geometry.world else ".tif"
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -320,7 +320,7 @@ class Project(ProjectImages):
 
     def _mask_path(self, case: str) -> Path:
         entry = self._entry(case)
-        return self._inside("masks", case + mask_suffix(entry.relative or entry.absolute))
+        return self._inside("masks", case + mask_suffix(entry.relative or entry.absolute, nameless=True))
 
     def _as_mask(self, case: str, mask: LabelVolume | np.ndarray) -> np.ndarray:
         values = mask.data if isinstance(mask, LabelVolume) else mask

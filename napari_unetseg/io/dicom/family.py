@@ -25,6 +25,7 @@ class Dicom(Format):
     """DICOM series and single objects; masks go out as DICOM-SEG, or as NIfTI where that cannot be written."""
 
     suffixes = SUFFIXES
+    names_patients = True
 
     @property
     def mask_suffix(self) -> str:  # type: ignore[override]

@@ -33,6 +33,7 @@ _KEPT = (
     "DetectorInformationSequence", "GridFrameOffsetVector", "SegmentSequence", "SegmentationType",
     "MaximumFractionalValue",
 )  # fmt: skip
+_MANY = 1000
 _IMPLICIT = {0x0000, 0x0001, 0x0005, 0x0008, 0x0016, 0x0018}
 
 
@@ -171,4 +172,11 @@ def read_header(path: Path) -> Header:
         found = None
     if found is None or ("SOPClassUID" not in found and "Rows" not in found):
         raise ReadError(f"{path.name} is damaged: its DICOM header cannot be read.", hint="Export it again.")
-    return Header(path, found, syntax)
+    header = Header(path, found, syntax)
+    # what a frame takes at least: a header that lies about their number must not fill the memory with planes
+    if header.frames > _MANY and header.frames > path.stat().st_size:
+        raise ReadError(
+            f"{path.name} is cut short or damaged: its header promises {header.frames} frames.",
+            hint="Copy or export it again.",
+        )
+    return header
