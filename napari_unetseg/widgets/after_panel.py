@@ -150,7 +150,8 @@ class _StepRow(QWidget):
         layout.addLayout(first)
         layout.addLayout(indented := row(self.classes))
         indented.setContentsMargins(22, 0, 0, 0)
-        self.box.toggled.connect(lambda: (self._show_parts(), edited()))
+        self.box.toggled.connect(self._show_parts)
+        self.box.toggled.connect(lambda _: edited())
         self.classes.chosen.connect(lambda _: edited())
         for number in self.numbers.values():
             number.valueChanged.connect(lambda _: edited() if self.box.isChecked() else None)
@@ -184,7 +185,7 @@ class _StepRow(QWidget):
             widget.blockSignals(False)
         self._show_parts()
 
-    def _show_parts(self) -> None:
+    def _show_parts(self, _: Any = None) -> None:
         checked = self.box.isChecked()
         for number in self.numbers.values():
             number.setVisible(checked)
