@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from napari_unetseg.errors import ReadError, UnetSegError
-from napari_unetseg.io import find_images, is_image, mask_suffix, stem
+from napari_unetseg.io import find_images, is_image, mask_suffix, one_per_series, stem
 
 __all__ = ["list_files", "place_masks", "without"]
 
@@ -38,6 +38,7 @@ def list_files(inputs: Inputs, out: Path) -> list[Path]:
     files: dict[Path, None] = {}
     for one in given:
         files.update(dict.fromkeys(_expand(one, out)))
+    files = dict.fromkeys(one_per_series(files).values())
     if not files:
         raise ReadError(
             f"There is no image in {', '.join(map(str, given))}.", hint="Give image files or a folder of them."

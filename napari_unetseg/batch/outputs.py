@@ -82,9 +82,9 @@ class Job:
 
 
 def beside(target: Path, suffix: str) -> Path:
-    """File for floats beside a mask: PNG cannot hold them, TIFF can."""
+    """File for floats beside a mask: PNG and DICOM-SEG cannot hold them, TIFF and NIfTI can."""
     name = target.name[len(stem(target)) :]
-    return target.with_name(stem(target) + suffix + (".tif" if name.lower() == ".png" else name))
+    return target.with_name(stem(target) + suffix + {".png": ".tif", ".dcm": ".nii.gz"}.get(name.lower(), name))
 
 
 def thumbnail(target: Path, folder: Path) -> Path:

@@ -15,7 +15,7 @@ from napari_unetseg.volume import Volume
 __all__ = ["look_at", "worst_first"]
 
 UNCERTAIN = 0.5  # mean doubt, of at most 1, where something is or nearly is
-_LOOKED_AT = 250_000  # voxels
+_LOOKED_AT = 60_000  # voxels
 
 
 def look_at(probability: np.ndarray, mask: np.ndarray, image: Volume, model: Model) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def save_thumbnail(path: Path, image: np.ndarray, mask: np.ndarray) -> None:
         counts = np.count_nonzero(mask, axis=(1, 2))
         plane = int(counts.argmax()) if counts.any() else len(mask) // 2
         image, mask = image[:, plane], mask[plane]
-    step = max(1, -(-max(mask.shape) // (2 * SIDE)))
+    step = max(1, -(-max(mask.shape) // SIDE))
     picture = Image.fromarray(overlay(image[:, ::step, ::step], mask[::step, ::step]))
     picture.thumbnail((SIDE, SIDE))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -103,7 +103,8 @@ class Segmenter:
             steps = ensemble.models[0].plan.post.steps
             classes, objects = after_net(ensemble.mask(probability), steps, image.geometry.spacing)
             mask = classes if objects is None else objects
-            labels = LabelVolume(mask, image.geometry, image.path, image.header)
+            names = {"classes": ensemble.classes} if objects is None else {}
+            labels = LabelVolume(mask, image.geometry, image.path, {**image.header, **names})
             written = write(job.target, labels, like=image)
             if self.outputs.probabilities:
                 _write_float(beside(job.target, FLOATS[0]), probability, image)

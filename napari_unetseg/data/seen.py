@@ -19,7 +19,7 @@ from napari_unetseg.volume import Geometry, Volume
 __all__ = ["describe_seen", "unlike"]
 
 _QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
-_VALUES = 40_000  # voxels a channel that are looked at
+_VALUES = 12_000  # voxels a channel that are looked at
 _MARGIN = 0.35  # of the spread of the training intensities
 _GRAIN, _VOXEL, _EXTENT = 2.0, 2.0, 8.0  # factors
 

@@ -1,11 +1,12 @@
-"""Step 6, folder: segment many files with the current model; a failure is a row, and the run goes on."""
+"""Step 6, folder: segment many files with the current model, look at the worst, and send them back to annotation."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtGui import QColor
+from qtpy.QtCore import Qt, QUrl
+from qtpy.QtGui import QColor, QDesktopServices
 from qtpy.QtWidgets import QHeaderView, QLineEdit, QProgressBar, QPushButton, QTreeWidget, QTreeWidgetItem, QWidget
 
 from napari_unetseg.widgets import files
@@ -13,6 +14,8 @@ from napari_unetseg.widgets.context import Context, duration
 from napari_unetseg.widgets.parts import Action, Actions, Panel, label, row
 
 __all__ = ["FolderPanel"]
+
+_WORDS = {"unlike": "unlike the training images"}
 
 
 class FolderPanel(Panel):
@@ -24,19 +27,37 @@ class FolderPanel(Panel):
         super().__init__()
         self.context = context
         workspace = context.workspace
-        self.inputs, inputs = self._make_line("Images", "to segment", "Folder of images to segment", self._take_inputs)
+        self.inputs, inputs = self._make_line(
+            "Images",
+            "folder, pattern, list",
+            "Folder of images to segment, a pattern such as scans/*/t1.nii.gz, or a text file with one path a line",
+            self._take_inputs,
+        )
         self.out, out = self._make_line(
-            "Masks go to", "new folder", "Folder for masks, table.csv and run.json", self._take_out
+            "Masks go to", "new folder", "Folder for masks, table.csv and report.html", self._take_out
         )
         self.segment = Action("Segment folder", "One mask a file, in the file's own format and place", role="primary")
         self.stop = Action("Stop", "Finish the file at hand; a later run goes on from there")
-        self.segment.clicked.connect(self.start)
+        self.again = Action("Failed ones again", "Try again only the files that failed")
+        self.send_back = Action(
+            "Send back to annotation", "Take the chosen file into the project, with its mask, to be corrected"
+        )
+        self.undo = Action("Undo", "Take the last file that was sent back out of the project again")
+        self.report = Action("Report", "Open report.html, with the worst files first")
+        self.segment.clicked.connect(lambda: self.start())
+        self.again.clicked.connect(lambda: self.start(failed_only=True))
         self.stop.clicked.connect(lambda: context.do(workspace.stop))
+        self.send_back.clicked.connect(self.send_chosen_back)
+        self.undo.clicked.connect(lambda: context.do(workspace.undo_send_back))
+        self.report.clicked.connect(self.open_report)
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.sentence = label("", "muted")
         self.rows = _rows()
-        self.add(inputs, out, Actions(self.segment, self.stop, stretch=(1, 1)), self.bar, self.sentence, self.rows)
+        self.rows.itemSelectionChanged.connect(self.refresh)
+        self.rows.itemDoubleClicked.connect(lambda *_: self.send_chosen_back())
+        self.add(inputs, out, Actions(self.segment, self.stop, self.again, stretch=(2, 2, 1)), self.bar)
+        self.add(self.sentence, self.rows, Actions(self.send_back, self.undo, self.report, stretch=(3, 1, 1)))
         self.inputs.textChanged.connect(self.refresh)
         self.out.textChanged.connect(self.refresh)
         workspace.folder_changed.connect(self._fill)
@@ -57,9 +78,37 @@ class FolderPanel(Panel):
             return "", ""
         return f"{len(rows) - failed} done" + (f", {failed} failed" if failed else ""), "done"
 
-    def start(self) -> None:
-        """Segment the folder."""
-        self.context.do(self.context.workspace.segment_folder, [self.inputs.text().strip()], self.out.text().strip())
+    def start(self, *, failed_only: bool = False) -> None:
+        """Segment the folder, or again only what failed in it."""
+        inputs, out = [self.inputs.text().strip()], self.out.text().strip()
+        self.context.do(self.context.workspace.segment_folder, inputs, out, failed_only=failed_only)
+
+    def send_chosen_back(self) -> None:
+        """Take the chosen file into the project, with its mask, to be corrected there."""
+        row = self._chosen()
+        if row is not None and not self.send_back.why:
+            self.context.do(self.context.workspace.send_back, row["file"], row.get("mask", ""))
+
+    def open_report(self) -> None:
+        """Open the report in the web browser."""
+        path = self._report()
+        if path is not None:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
+
+    def _report(self) -> Path | None:
+        out = self.context.workspace.folder_out
+        path = out / "report.html" if out is not None else None
+        return path if path is not None and path.is_file() else None
+
+    def _chosen(self) -> dict[str, Any] | None:
+        """Row of the file chosen in the list."""
+        items = self.rows.selectedItems()
+        if not items:
+            return None
+        item = items[0].parent() or items[0]  # the line below a failed file says why it failed
+        index = item.data(0, Qt.ItemDataRole.UserRole)
+        rows = self.context.workspace.folder_rows
+        return rows[index] if index < len(rows) else None
 
     def _make_line(self, title: str, short: str, tooltip: str, answer: Any) -> tuple[QLineEdit, QWidget]:
         edit = QLineEdit()
@@ -85,26 +134,49 @@ class FolderPanel(Panel):
         rows = self.context.workspace.folder_rows
         if len(rows) < self.rows.topLevelItemCount():
             self.rows.clear()
-        for one in rows[self.rows.topLevelItemCount() :]:
-            failed = one["status"] == "failed"
-            took = f"{one['seconds']:.1f} s" if not failed else ""
-            item = QTreeWidgetItem([Path(one["file"]).name, one["status"], took])
-            item.setToolTip(0, str(one["file"]))
-            if failed:
-                item.setForeground(1, QColor(self.context.look.error))
-                item.addChild(QTreeWidgetItem([str(one["error"])]))
-            self.rows.insertTopLevelItem(0 if failed else self.rows.topLevelItemCount(), item)
+        for index in range(self.rows.topLevelItemCount(), len(rows)):
+            row = rows[index]
+            item = self._item(index, row)
+            failed = row["status"] == "failed"
+            self.rows.insertTopLevelItem(0 if failed else index, item)
             if failed:
                 item.child(0).setFirstColumnSpanned(True)
-                item.child(0).setToolTip(0, str(one["error"]))
                 item.setExpanded(True)
         self.rows.setVisible(bool(rows))
         if rows:
-            self.rows.scrollToItem(self.rows.topLevelItem(self.rows.topLevelItemCount() - 1))
+            self.rows.scrollToItem(self.rows.topLevelItem(len(rows) - 1))
+
+    def _item(self, index: int, row: dict[str, Any]) -> QTreeWidgetItem:
+        """Line of a file: coloured where it deserves a look; a failed one says why below."""
+        failed, flags = row["status"] == "failed", row.get("flags") or ()
+        state = ", ".join(_WORDS.get(flag, flag) for flag in flags) or row["status"]
+        item = QTreeWidgetItem([Path(row["file"]).name, state, "" if failed else f"{row['seconds']:.1f} s"])
+        item.setData(0, Qt.ItemDataRole.UserRole, index)
+        item.setToolTip(0, str(row["file"]))
+        if row.get("doubt") is not None:
+            item.setToolTip(1, f"Doubt of the net: {row['doubt']:.2f} of 1")
+        if failed:
+            why = QTreeWidgetItem([str(row["error"])])
+            why.setToolTip(0, str(row["error"]))
+            item.addChild(why)
+        if failed or flags:
+            item.setForeground(1, QColor(self.context.look.error if failed else self.context.look.warning))
+        return item
 
     def _on_stage(self, stage: str) -> None:
-        if stage == "idle":
-            self.rows.scrollToTop()  # failures come first
+        if stage == "idle" and self.context.workspace.folder_rows:
+            self._sort()
+
+    def _sort(self) -> None:
+        """Put failed files first, then those that deserve a look, then the others by the doubt of the net."""
+        rows = self.context.workspace.folder_rows
+        items = [self.rows.takeTopLevelItem(0) for _ in range(self.rows.topLevelItemCount())]
+        for item in sorted(items, key=lambda one: _badness(rows[one.data(0, Qt.ItemDataRole.UserRole)]), reverse=True):
+            self.rows.addTopLevelItem(item)
+            if item.childCount():
+                item.child(0).setFirstColumnSpanned(True)
+                item.setExpanded(True)
+        self.rows.scrollToTop()
 
     def _show_progress(self, progress: Any = None) -> None:
         workspace = self.context.workspace
@@ -116,9 +188,11 @@ class FolderPanel(Panel):
             self.bar.setFormat(f"{left} left" if left else "starting")
             self.sentence.setText(workspace.progress.sentence)
         elif workspace.folder_rows:
-            failed = [r for r in workspace.folder_rows if r["status"] == "failed"]
-            done = len(workspace.folder_rows) - len(failed)
-            self.sentence.setText(f"{done} segmented, {len(failed)} failed. Masks and table.csv are in the folder.")
+            failed = sum(r["status"] == "failed" for r in workspace.folder_rows)
+            flagged = sum(bool(r.get("flags")) for r in workspace.folder_rows)
+            look = f" {flagged} deserve a look: they come first." if flagged else ""
+            done = len(workspace.folder_rows) - failed
+            self.sentence.setText(f"{done} segmented, {failed} failed.{look} Masks and table.csv are in the folder.")
         self.sentence.setVisible(busy or bool(workspace.folder_rows))
 
     def refresh(self, _: Any = None) -> None:
@@ -129,17 +203,35 @@ class FolderPanel(Panel):
         self.stop.set_why(workspace.why_not("stop") if segmenting else "")
         self.segment.setVisible(not segmenting)
         self.stop.setVisible(segmenting)
+        rows = workspace.folder_rows
+        self.again.setVisible(not segmenting and any(row["status"] == "failed" for row in rows))
+        self.again.set_why(workspace.why_not("segment_folder") or self._missing())
+        for button in (self.send_back, self.report):
+            button.setVisible(bool(rows))
+        self.undo.setVisible(bool(rows) and not workspace.why_not("undo_send_back"))
+        self.send_back.set_why(workspace.why_not("send_back") or self._not_sent())
+        self.report.set_why("" if self._report() else "It is written when the run is over.")
         self._show_progress()
+
+    def _not_sent(self) -> str:
+        row = self._chosen()
+        if row is None:
+            return "Choose a file in the list."
+        return "It could not be segmented, so there is no mask to correct." if row["status"] == "failed" else ""
 
     def _missing(self) -> str:
         inputs, out = self.inputs.text().strip(), self.out.text().strip()
         if not inputs:
             return "Choose the folder with the images."
-        if not Path(inputs).expanduser().exists():
+        if not Path(inputs).expanduser().exists() and not any(sign in inputs for sign in "*?["):
             return f"There is no folder {inputs}."
         if not out:
             return "Choose the folder for the masks."
         return "Choose another folder for the masks than for the images." if Path(inputs) == Path(out) else ""
+
+
+def _badness(row: dict[str, Any]) -> float:
+    return 10.0 if row["status"] == "failed" else len(row.get("flags") or ()) + (row.get("doubt") or 0.0)
 
 
 def _rows() -> QTreeWidget:

@@ -250,7 +250,8 @@ def predict_case(args: Args, control: Control, bench: Bench) -> Run:
 
 @VERBS.register("segment")
 def segment(args: Args, control: Control, bench: Bench) -> Run:
-    """Segment files and folders: ``{inputs, model, out}`` to ``{rows, out, stopped}``."""
+    """Segment files and folders: ``{inputs, model, out, failed_only}`` to ``{rows, out, stopped}``."""
     model, out = bench.model(need(args, "model")), need(args, "out")
-    rows = yield from segment_folder.events(need(args, "inputs"), model, out, control=control)
+    again = bool(args.get("failed_only"))
+    rows = yield from segment_folder.events(need(args, "inputs"), model, out, control=control, failed_only=again)
     return {"rows": rows, "out": out, "stopped": control.stopped}

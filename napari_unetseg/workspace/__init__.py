@@ -22,7 +22,8 @@ Signals (psygnal; each carries the new value)
     ``prediction_changed(Prediction | None)``  mask of the whole case in hand, strokes not yet applied
     ``difference_changed(Difference | None)``  where the round gone back to differs from the one before
     ``comparison_changed(dict | None)``  what `compare` found: ``report, table, tests, rows, runs, expected, failed``
-    ``folder_changed(tuple[dict, ...])`` rows of the folder being segmented: file, status, error, seconds
+    ``folder_changed(tuple[dict, ...])`` rows of the folder being segmented: file, status, error, seconds,
+                                         flags, doubt, mask
     ``message(Message)``                 one sentence for the user: text, hint, level (info, warning, error)
     ``actions_changed()``                some answer of `Workspace.why_not` may be new: refresh the buttons
 
@@ -30,7 +31,8 @@ Methods, one a task of the user
     open_project, create_project, close_project - add_images, add_array, remove_case, select_case, next_case, image
     set_classes - annotation, sync_strokes, stroke_counts
     change_plan, decide_for_me, ask_nets - train, resume, stop, look
-    predict_current, accept, undo_accept, correct, go_back_to_round, forget_difference, segment_folder
+    predict_current, accept, undo_accept, correct, go_back_to_round, forget_difference, segment_folder,
+    send_back, undo_send_back
     compare, comparison_seconds
     remember, recall (slice, zoom, ... of the window)
     why_not(action): the plain reason why a button is disabled, ``""`` when it is enabled

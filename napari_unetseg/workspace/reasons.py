@@ -111,6 +111,16 @@ def _segment_folder(w: Desk) -> str:
     return _project(w) or _BUSY.get(w.stage, "") or _model(w)
 
 
+@REASONS.register("send_back")
+def _send_back(w: Desk) -> str:
+    return _add(w)
+
+
+@REASONS.register("undo_send_back")
+def _undo_send_back(w: Desk) -> str:
+    return _add(w) or ("" if getattr(w, "sent_back", ()) else "Nothing was sent back to annotation.")
+
+
 @REASONS.register("next")
 def _next(w: Desk) -> str:
     return _project(w) or _no_images(w) or ("" if len(w.cases) > 1 else "This is the only image of the project.")

@@ -41,6 +41,8 @@ ACTIONS = (
     "correct",
     "go_back",
     "segment_folder",
+    "send_back",
+    "undo_send_back",
     "compare",
     "next",
 )

@@ -1,8 +1,8 @@
-"""`Workspace`: masks of images and folders, accepted or corrected; it has all that the storeys below it have."""
+"""`Workspace`: masks of images, accepted or corrected; it has all that the storeys below it have."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,13 @@ import numpy as np
 from napari_unetseg.data.annotation import overrule
 from napari_unetseg.errors import ProjectError
 from napari_unetseg.volume import LabelVolume
-from napari_unetseg.workspace.comparing import Comparing
+from napari_unetseg.workspace.folders import Folders
 from napari_unetseg.workspace.state import Aside, Difference, Jobs, Message, Prediction
 
 __all__ = ["Workspace"]
 
 
-class Workspace(Comparing):
+class Workspace(Folders):
     """Everything the window shows and does, without the window; see the package's docstring for the signals.
 
     Parameters
@@ -135,33 +135,3 @@ class Workspace(Comparing):
 
         names = (name, now)
         self._write(lambda: Difference.between(before, shown, names), found, lambda: None)
-
-    # -- folders ----------------------------------------------------------------------------------------------
-
-    def segment_folder(self, inputs: Sequence[str | Path], out: str | Path) -> None:
-        """Segment files or folders into `out` with the current model; `folder_changed` brings a row a file."""
-        self._ready("segment_folder")
-        self.folder_rows = ()
-        self.folder_changed.emit(())
-        args = {"inputs": [str(path) for path in inputs], "model": str(self.model), "out": str(out)}
-        self._send(self._begin("segment", args, f"Segmenting into {Path(out).name}."))
-
-    def _on_filedone(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
-        if job["verb"] == "compare":
-            self._comparison_filedone(job, event)
-            return
-        row = {key: event[key] for key in ("index", "file", "status", "error", "seconds")}
-        self.folder_rows = (*self.folder_rows, row)
-        self.folder_changed.emit(self.folder_rows)
-        done, total = len(self.folder_rows), max(1, event["total"])
-        self._advance(done / total, event["left"], f"File {done} of {total}: {Path(event['file']).name}.")
-
-    def _segmenting_done(self, job: dict[str, Any], result: Mapping[str, Any]) -> None:
-        failed = sum(row["status"] == "failed" for row in self.folder_rows)
-        done = len(self.folder_rows) - failed
-        files = "1 file is" if done == 1 else f"{done} files are"
-        text = f"{files} segmented into {Path(job['args']['out']).name}"
-        text += f", {failed} failed." if failed else "."
-        self.message.emit(
-            Message(text, "The table has the details." if failed else "", "warning" if failed else "info")
-        )
