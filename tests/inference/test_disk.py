@@ -137,7 +137,7 @@ slide[:, 3000:3400, 2000:2600] = np.random.default_rng(0).normal(size=(8, 400, 6
 del slide
 # the kernel refuses what goes beyond; it also counts what is reserved and never touched, such as stacks of threads
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-untouched = int(status["VmData"].split()[0]) * 1024 - used_memory() + 64 * 2**20
+untouched = int(status["VmData"].split()[0]) * 1024 - used_memory() + 128 * 2**20
 resource.setrlimit(resource.RLIMIT_DATA, (ceiling + untouched,) * 2)
 with watched() as peak:
     predict_file(Model.load(model), image, out, memory=ceiling)
