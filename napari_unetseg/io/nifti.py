@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 _SWAP = [2, 1, 0, 3]
 _TO_MM = {"meter": 1000.0, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 _UNIT_TO_MM = {"mm": 1.0, "um": 1e-3, "nm": 1e-6, "pixel": 1.0}
+# a microscope's volume at some place: no patient is meant, which the forms alone cannot say
+_PLAIN = b"napari-unetseg: in no patient"
+_PLAIN_UNITS = {"mm": "mm", "micron": "um", "unknown": "pixel"}
 _FRESH = {"pixel": "unknown", "mm": "mm", "um": "micron", "nm": "micron"}
 
 
@@ -174,6 +177,10 @@ def _geometry(header: Any, path: Path) -> Geometry:
         affine = _usable(form) if code > 0 else None
         if affine is not None:
             affine = affine[:, _SWAP]
+            if header["descrip"].item() == _PLAIN and unit in _PLAIN_UNITS:
+                return Geometry(
+                    tuple(np.linalg.norm(affine[:3, 3 - ndim : 3], axis=0)), _PLAIN_UNITS[unit], affine[_SWAP]
+                )
             affine[:3] *= _TO_MM[unit]
             return Geometry(tuple(np.linalg.norm(affine[:3, 3 - ndim : 3], axis=0)), "mm", affine, "RAS+")
     zooms = np.abs(np.asarray(header["pixdim"][1 : ndim + 1], dtype=float))[::-1]
@@ -203,12 +210,13 @@ def _usable(form: Any) -> np.ndarray | None:
 
 def _place(header: Any, geometry: Geometry, fresh: bool) -> None:
     """Make `header` say `geometry`, leaving every form that already says it as it is."""
-    if fresh:
+    flat = not geometry.world and geometry.matches(Geometry(geometry.spacing, geometry.unit), 1e-9)
+    if fresh or not (geometry.world or flat):
         header.set_xyzt_units("mm" if geometry.world else _FRESH[geometry.unit])
     unit = header.get_xyzt_units()[0]
     factor = _UNIT_TO_MM[geometry.unit] / _TO_MM[unit]
     zooms = np.array(geometry.spacing[::-1]) * factor
-    if not geometry.world and geometry.matches(Geometry(geometry.spacing, geometry.unit), 1e-9):
+    if flat:
         for name in ("srow_x", "srow_y", "srow_z", "quatern_b", "quatern_c", "quatern_d"):
             header[name] = 0
         header["sform_code"] = header["qform_code"] = 0
@@ -216,6 +224,11 @@ def _place(header: Any, geometry: Geometry, fresh: bool) -> None:
         return
     affine = geometry.affine[:, _SWAP].copy()
     affine[:3] *= factor
+    if not geometry.world:  # our plain world counts z, y, x; all others x, y, z
+        affine = affine[_SWAP]
+        header["descrip"] = _PLAIN
+    elif header["descrip"].item() == _PLAIN:
+        header["descrip"] = b""
     codes = int(header["sform_code"]), int(header["qform_code"])
     said = _usable(header.get_sform if codes[0] else header.get_qform) if any(codes) else None
     if said is not None and np.allclose(said, affine, rtol=1e-6, atol=1e-5 * zooms.min()):

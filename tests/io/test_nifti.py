@@ -238,3 +238,19 @@ def test_a_microscopes_stack_is_in_place_for_others(unit, tmp_path):
     assert header.get_xyzt_units()[0] == "micron"
     assert header.get_zooms() == pytest.approx([s * (1 if unit == "um" else 1e-3) for s in (0.25, 0.5, 2.0)])
     assert io.read_labels(path).geometry.matches(geometry)
+
+
+@pytest.mark.parametrize("unit", ["um", "mm", "pixel"])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_place_that_is_in_no_patient_stays_so_and_is_seen_by_others(ndim, unit, tmp_path):
+    geometry = Geometry((2.0, 0.5, 0.25)[-ndim:], unit).shifted((10, 200, 3000)[-ndim:])
+    path = io.write(tmp_path / "a.nii.gz", LabelVolume(np.ones((5, 6, 7)[-ndim:], np.uint8), geometry))
+    index = (1, 2, 3)[-ndim:]
+    seen = nib.affines.apply_affine(nib.load(path).affine, [*index[::-1], 0][:3])
+    assert seen[::-1] == pytest.approx(geometry.to_world(index))
+    back = io.read_labels(path)
+    assert (back.geometry.unit, back.geometry.world) == (unit, "")
+    assert back.geometry.matches(geometry)
+    part = back.crop([slice(1, 4)] * ndim)
+    again = io.read_labels(io.write(tmp_path / "part.nii.gz", part, like=part))
+    assert again.geometry.matches(part.geometry)
