@@ -130,8 +130,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, in any of the ways that devices say it."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    # the CPU's allocator, MPS and cuBLAS have no exception of their own
-    signs = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    # the CPU's allocator, MPS and cuBLAS have no exception of their own; the last is how oneDNN says it
+    signs = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "could not create a primitive")
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
