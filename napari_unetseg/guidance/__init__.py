@@ -5,7 +5,13 @@ slips (`slips`).
 from __future__ import annotations
 
 from napari_unetseg.guidance.places import Candidate, Suggestion, candidates_of, suggest
-from napari_unetseg.guidance.slips import SuspiciousStroke, contradictions, find_slips, suspicious_strokes
+from napari_unetseg.guidance.slips import (
+    SuspiciousStroke,
+    contradictions,
+    doubted_strokes,
+    find_slips,
+    suspicious_strokes,
+)
 from napari_unetseg.guidance.squares import Proposal, class_doubt, propose, rank
 
 __all__ = [
@@ -16,6 +22,7 @@ __all__ = [
     "candidates_of",
     "class_doubt",
     "contradictions",
+    "doubted_strokes",
     "find_slips",
     "propose",
     "rank",

@@ -20,9 +20,10 @@ from napari_unetseg.inference.sliding import prepared_image
 from napari_unetseg.inference.view import seen_of_plane
 from napari_unetseg.nets import Model
 
-__all__ = ["SuspiciousStroke", "contradictions", "find_slips", "suspicious_strokes"]
+__all__ = ["SuspiciousStroke", "contradictions", "doubted_strokes", "find_slips", "suspicious_strokes"]
 
 _MARGIN = 48  # voxels around strokes that the net sees when they are checked
+_PART = 20  # contradicted voxels from which part of a stroke is named
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class SuspiciousStroke:
     voxels : int
         How many voxels of the stroke are contradicted.
     confidence : float
-        Mean probability of `predicted` on them; share of them that the next plane contradicts.
+        Mean probability of `predicted` on them; of planes that contradict each other, the share that does.
     by : str
         Who says otherwise: ``model`` or ``plane``.
     case : str
@@ -58,7 +59,7 @@ class SuspiciousStroke:
         painted, instead = classes[self.painted], classes[self.predicted]
         if self.by == "plane":
             return f"Painted as {painted!r} here, and as {instead!r} at the same place on the next plane."
-        return f"Painted as {painted!r}, but the model is sure that it is {instead!r} ({self.confidence:.0%})."
+        return f"Painted as {painted!r}, but the model takes it for {instead!r} ({self.confidence:.0%})."
 
 
 def suspicious_strokes(
@@ -98,6 +99,42 @@ def suspicious_strokes(
                 if inside.sum() >= fewest:
                     mean = float(sure[region][inside].mean())
                     found.append(SuspiciousStroke(region, painted, instead, int(inside.sum()), mean))
+    return sorted(found, key=lambda stroke: -stroke.voxels)
+
+
+def doubted_strokes(
+    probability: np.ndarray, annotation: np.ndarray, *, confidence: float = 0.6, fewest: int = 5
+) -> list[SuspiciousStroke]:
+    """Strokes that a model takes, as a whole, for another class.
+
+    Parameters
+    ----------
+    probability : (K, [Z,] Y, X) float ndarray
+    annotation : ([Z,] Y, X) integer ndarray
+    confidence : float
+        Mean probability of the other class over the stroke from which it is named. The mean is a gentler judge than
+        each voxel, and a model that has learned wrong strokes has come half their way (``benchmarks/guidance.py``).
+    fewest : int
+        Voxels that a stroke has at least.
+
+    Returns
+    -------
+    list of SuspiciousStroke
+        The largest first.
+    """
+    mask, _ = to_mask(annotation)
+    found: list[SuspiciousStroke] = []
+    for value, around in enumerate(ndimage.find_objects(annotation), start=1):
+        if around is None:
+            continue
+        parts, _ = ndimage.label(annotation[around] == value, np.ones((3,) * annotation.ndim))
+        for number, box in enumerate(ndimage.find_objects(parts), 1):
+            region = _shifted(box, around)
+            inside = parts[box] == number
+            means = probability[(slice(None), *region)][:, inside].mean(axis=1)
+            painted, instead = int(mask[region][inside][0]), int(means.argmax())
+            if inside.sum() >= fewest and instead != painted and means[instead] >= confidence:
+                found.append(SuspiciousStroke(region, painted, instead, int(inside.sum()), float(means[instead])))
     return sorted(found, key=lambda stroke: -stroke.voxels)
 
 
@@ -143,7 +180,7 @@ def find_slips(
     candidates: Sequence[Candidate],
     model: Model,
     *,
-    confidence: float = 0.95,
+    confidence: float = 0.6,
     seconds: float = 60.0,
     control: Control | None = None,
 ) -> Generator[Event, None, list[SuspiciousStroke]]:
@@ -153,9 +190,9 @@ def find_slips(
     ----------
     candidates : sequence of Candidate
     model : Model
-        A few wrong strokes among many right ones do not convince it, though it was trained on them.
+        One that has not learned these strokes finds more of them; see `validate.cross_check`.
     confidence : float
-        As for `suspicious_strokes`.
+        As for `doubted_strokes`; of parts of strokes it must be surer, as for `suspicious_strokes`.
     seconds : float
         Time after which no further image is begun.
     control : Control, optional
@@ -193,12 +230,10 @@ def _of_case(candidate: Candidate, model: Model, predictor: Predictor, confidenc
             probability = predictor.probabilities(seen)[:, None]
         else:
             probability = predictor.probabilities(prepared[(slice(None), *box)])
-        for stroke in suspicious_strokes(probability, annotation[box], confidence=confidence):
-            region = tuple(
-                slice(part.start + whole.start, part.stop + whole.start)
-                for part, whole in zip(stroke.region, box, strict=True)
-            )
-            found.append(replace(stroke, region=region))
+        whole = doubted_strokes(probability, annotation[box], confidence=confidence)
+        parts = suspicious_strokes(probability, annotation[box], fewest=_PART)
+        parts = [part for part in parts if not any(_overlap(part, stroke) for stroke in whole)]
+        found += [replace(stroke, region=_shifted(stroke.region, box)) for stroke in whole + parts]
     seen = [stroke for stroke in contradictions(annotation) if not any(_overlap(stroke, other) for other in found)]
     return found + seen
 
@@ -213,6 +248,11 @@ def _boxes(annotation: np.ndarray, dims: int) -> Iterator[tuple[slice, ...]]:
         for where, size in zip(np.nonzero(annotation[first]), annotation.shape, strict=True):
             around.append(slice(max(0, int(where.min()) - _MARGIN), min(size, int(where.max()) + 1 + _MARGIN)))
         yield (*first, *around[len(first) :])
+
+
+def _shifted(region: Sequence[slice], box: Sequence[slice]) -> tuple[slice, ...]:
+    """A region of a box, in the coordinates of what the box is part of."""
+    return tuple(slice(a.start + b.start, a.stop + b.start) for a, b in zip(region, box, strict=True))
 
 
 def _overlap(one: SuspiciousStroke, other: SuspiciousStroke) -> bool:

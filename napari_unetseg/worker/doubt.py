@@ -11,6 +11,7 @@ from napari_unetseg.events import Control
 from napari_unetseg.explain import EXPLANATIONS, explain, object_at
 from napari_unetseg.guidance import Suggestion, SuspiciousStroke, candidates_of, find_slips, suggest
 from napari_unetseg.inference import predict_doubt
+from napari_unetseg.validate import cross_check
 from napari_unetseg.worker.verbs import VERBS, Args, Bench, Result, Run, load_image, need, open_project
 
 __all__ = ["doubt_case", "doubtful_strokes", "explain_case", "explanations", "propose_next"]
@@ -74,14 +75,20 @@ def propose_next(args: Args, control: Control, bench: Bench) -> Run:
 def doubtful_strokes(args: Args, control: Control, bench: Bench) -> Run:
     """Find strokes that look like slips.
 
-    ``{project, revisions, model, cases, confidence, seconds}``, all but the first and `model` optional, to ``{strokes:
-    [{case, index, point, box, painted, predicted, voxels, confidence, by, reason}]}``, the largest first. ``by`` is
-    ``model`` or ``plane``; ``painted`` and ``predicted`` are class indices; the rest as for ``propose``.
+    ``{project, revisions, model, cases, confidence, seconds}`` to ``{strokes: [{case, index, point, box, painted,
+    predicted, voxels, confidence, by, reason}]}``, the largest first. Without ``model`` they are judged by small models
+    that have not learned them, which takes some seconds and finds more; with it by that one. ``by`` is ``model`` or
+    ``plane`` (the next one contradicts); ``painted`` and ``predicted`` are class indices; the rest as for ``propose``.
     """
-    project, model = open_project(args), bench.model(need(args, "model"))
-    chosen = {key: args[key] for key in ("confidence", "seconds") if args.get(key) is not None}
-    found = yield from find_slips.events(candidates_of(project, args.get("cases")), model, control=control, **chosen)
-    return {"strokes": [_stroke(one, model.classes) for one in found]}
+    project = open_project(args)
+    candidates = candidates_of(project, args.get("cases"))
+    chosen = {"confidence": args["confidence"]} if args.get("confidence") is not None else {}
+    if args.get("model") is None:
+        found = yield from cross_check.events(candidates, project.classes, control=control, **chosen)
+    else:
+        chosen |= {"seconds": args["seconds"]} if args.get("seconds") is not None else {}
+        found = yield from find_slips.events(candidates, bench.model(args["model"]), control=control, **chosen)
+    return {"strokes": [_stroke(one, project.classes) for one in found]}
 
 
 @VERBS.register("explanations")
