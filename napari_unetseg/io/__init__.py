@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from napari_unetseg.errors import GeometryError, ReadError, UnetSegError, WriteError
-from napari_unetseg.io.dicom import Series, list_series
+from napari_unetseg.io.dicom import Series, list_series, one_per_series
 from napari_unetseg.io.files import atomic_write, natural_key, written_beside
 from napari_unetseg.io.formats import FORMATS, Format
 from napari_unetseg.io.lazy import Layout, LazyVolume, LazyWriter, RawFile, Store
@@ -41,6 +41,7 @@ __all__ = [
     "mask_suffix",
     "names_patients",
     "natural_key",
+    "one_per_series",
     "open_lazy",
     "read",
     "read_labels",

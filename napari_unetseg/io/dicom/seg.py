@@ -1,4 +1,7 @@
-"""DICOM-SEG: masks that name the images they were made on, one binary frame for each class and plane."""
+"""DICOM-SEG: masks that name the images they were made on, one binary frame for each class and plane.
+
+More than 255 labels are numbered objects, and go out as the standard's newer label map.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from napari_unetseg.volume import Geometry, LabelVolume
 
 __all__ = ["read_segmentation", "write_segmentation"]
 
-MOST = 255  # segments; more are objects, not classes
+BINARY = 255  # segments that get planes of their own, which every viewer shows; more are objects, in one label map
+MOST = 65535
 
 # what a segmentation has to repeat of its images (types 1 and 2 of the Patient, Study and Frame of Reference modules),
 # and what places it; nothing else of their headers is handed on
@@ -88,8 +92,8 @@ def write_segmentation(path: Path, mask: LabelVolume, source: Mapping[str, Any],
         with quiet():
             made = hd.seg.Segmentation(
                 source_images=images,
-                pixel_array=np.ascontiguousarray(labels).astype(np.uint8),
-                segmentation_type="BINARY",
+                pixel_array=np.ascontiguousarray(labels).astype(np.uint8 if count <= BINARY else np.uint16),
+                segmentation_type="BINARY" if count <= BINARY else "LABELMAP",
                 segment_descriptions=[_segment(number, classes) for number in range(1, count + 1)],
                 series_instance_uid=hd.UID(),
                 series_number=1,
