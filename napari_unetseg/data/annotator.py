@@ -2,21 +2,150 @@
 
 For the demo, for tests and for benchmarks. Strokes are curved lines of the brush's width that keep a little away from
 the edges of what they mark; in a volume they lie on a few planes. The same generator state gives the same strokes.
+An `Annotator` also counts what the strokes would have cost a hand.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
 from napari_unetseg.data.annotation import BACKGROUND, UNLABELLED
 
-__all__ = ["correct", "scribble"]
+__all__ = ["Annotator", "Hand", "correct", "scribble"]
 
 _TURNS = (0.0, 0.35, -0.35, 0.8, -0.8, 1.4, -1.4, 2.2, -2.2)  # radians tried, in this order, where a line hits an edge
 _PLANES = 4  # of a volume that are painted on, at least where there are so many
+
+
+@dataclass(frozen=True)
+class Hand:
+    """How long a hand takes. Assumptions, meant to be of the right size; change them to see what depends on them.
+
+    Attributes
+    ----------
+    speed : float
+        Of a stroke, in shorter sides of the image a second: at a zoom that shows the whole image, a careful line.
+    pause : float
+        Seconds before each stroke, to look and to aim.
+    change : float
+        Seconds to take another class.
+    look : float
+        Seconds to take in an image just opened, or a plane of it.
+    """
+
+    speed: float = 0.25
+    pause: float = 1.0
+    change: float = 1.0
+    look: float = 3.0
+
+
+class Annotator:
+    """A simulated user.
+
+    Parameters
+    ----------
+    n_classes : int
+        Classes, the background among them.
+    rng : numpy.random.Generator
+    width : int, optional
+        Of the brush, in pixels; one ninetieth of the shorter side when omitted.
+    hand : Hand
+        How long it takes.
+
+    Attributes
+    ----------
+    seconds : float
+        Simulated seconds of work so far.
+    strokes : int
+        Strokes painted so far.
+    """
+
+    def __init__(self, n_classes: int, rng: np.random.Generator, width: int | None = None, hand: Hand = Hand()) -> None:
+        self._classes, self._rng, self._width, self._hand = n_classes, rng, width, hand
+        self._label: int | None = None
+        self.seconds, self.strokes = 0.0, 0
+
+    def scribble(self, truth: np.ndarray, fraction: float = 0.01) -> np.ndarray:
+        """Paint strokes into every class that is there; see `scribble`."""
+        annotation = np.full(truth.shape, UNLABELLED, np.uint8)
+        planes = _planes(truth, self._classes, self._rng)
+        width = self._width or _brush(truth.shape)
+        self.seconds += self._hand.look * len(planes)
+        places = {label: [z for z in planes if (truth[z] == label).any()] for label in range(self._classes)}
+        present = sum(1 for there in places.values() if there)
+        for label, there in places.items():
+            budget = fraction * truth.size / present
+            for count, z in enumerate(there):
+                share = budget / (len(there) - count)
+                budget -= self._fill(annotation[z], truth[z] == label, label, (max(1, round(share)), width))
+        return annotation
+
+    def correct(
+        self,
+        annotation: np.ndarray,
+        prediction: np.ndarray,
+        truth: np.ndarray,
+        strokes: int = 10,
+        seconds: float = math.inf,
+    ) -> np.ndarray:
+        """Add strokes where the prediction is wrong, until `seconds` are used up; see `correct`."""
+        annotation, end = annotation.copy(), self.seconds + seconds
+        width = self._width or _brush(truth.shape)
+        mistakes, planes = [], _worst(prediction != truth)
+        for z in planes:
+            for label in range(self._classes):
+                parts, n = ndimage.label((truth[z] == label) & (prediction[z] != label))
+                sizes = np.bincount(parts.ravel(), minlength=n + 1)
+                mistakes += [
+                    (int(sizes[i]), z, label, parts == i) for i in np.argsort(-sizes[1:], kind="stable")[:strokes] + 1
+                ]
+        mistakes.sort(key=lambda mistake: -mistake[0])
+        seen: set[tuple[int, ...]] = set()
+        for size, z, label, where in mistakes[:strokes]:
+            if self.seconds >= end:
+                break
+            self.seconds += self._hand.look * (z not in seen)
+            seen.add(z)
+            length = max(width, round(1.5 * math.sqrt(size)))
+            self._fill(annotation[z], where, label, (length * width, width), strokes=1)
+        return annotation
+
+    def _fill(
+        self, plane: np.ndarray, where: np.ndarray, label: int, amount: tuple[int, int], strokes: int = 200
+    ) -> int:
+        """Paint at most `strokes` lines inside `where`; `amount` is pixels to paint and width of the brush."""
+        budget, width = amount
+        free = _core(where, width // 2 + 1)
+        parts, n = ndimage.label(free)
+        sizes = np.bincount(parts.ravel(), minlength=n + 1)[1:]
+        chances = np.sqrt(sizes) / np.sqrt(sizes).sum()  # small objects get their strokes too
+        brush = _disk(width)
+        painted, before = 0, int((plane == label + BACKGROUND).sum())
+        for _ in range(strokes):
+            if painted >= budget:
+                break
+            starts = np.flatnonzero(parts.ravel() == 1 + self._rng.choice(n, p=chances))
+            start = np.unravel_index(starts[int(self._rng.integers(len(starts)))], plane.shape)
+            length = min(self._rng.uniform(0.08, 0.35) * max(plane.shape), (budget - painted) / width)
+            line = _line(free, (float(start[0]), float(start[1])), max(1, round(length)), self._rng)
+            self._count(label, len(line), plane.shape)
+            dots = (line[:, None] + brush).reshape(-1, 2)
+            inside = ((dots >= 0) & (dots < plane.shape)).all(axis=1)
+            dots = dots[inside]
+            dots = dots[where[dots[:, 0], dots[:, 1]]]
+            plane[dots[:, 0], dots[:, 1]] = label + BACKGROUND
+            painted = int((plane == label + BACKGROUND).sum()) - before
+        return painted
+
+    def _count(self, label: int, length: int, shape: tuple[int, ...]) -> None:
+        hand = self._hand
+        self.seconds += hand.pause + hand.change * (label != self._label) + length / (hand.speed * min(shape))
+        self.strokes += 1
+        self._label = label
 
 
 def scribble(
@@ -41,17 +170,7 @@ def scribble(
     ([Z,] Y, X) uint8 ndarray
         0 unlabelled, 1 background, 2.. the classes; never wrong.
     """
-    annotation = np.full(truth.shape, UNLABELLED, np.uint8)
-    planes = _planes(truth, n_classes, rng)
-    width = width or _brush(truth.shape)
-    places = {label: [z for z in planes if (truth[z] == label).any()] for label in range(n_classes)}
-    present = sum(1 for there in places.values() if there)
-    for label, there in places.items():
-        budget = fraction * truth.size / present
-        for count, z in enumerate(there):
-            share = budget / (len(there) - count)
-            budget -= _fill(annotation[z], truth[z] == label, label, (max(1, round(share)), width), rng)
-    return annotation
+    return Annotator(n_classes, rng, width).scribble(truth, fraction)
 
 
 def correct(
@@ -82,53 +201,7 @@ def correct(
     -------
     ([Z,] Y, X) uint8 ndarray
     """
-    annotation = annotation.copy()
-    width = width or _brush(truth.shape)
-    mistakes = []
-    for z in _worst(prediction != truth):
-        for label in range(n_classes):
-            parts, n = ndimage.label((truth[z] == label) & (prediction[z] != label))
-            sizes = np.bincount(parts.ravel(), minlength=n + 1)
-            mistakes += [
-                (int(sizes[i]), z, label, parts == i) for i in np.argsort(-sizes[1:], kind="stable")[:strokes] + 1
-            ]
-    mistakes.sort(key=lambda mistake: -mistake[0])
-    for size, z, label, where in mistakes[:strokes]:
-        length = max(width, round(1.5 * math.sqrt(size)))
-        _fill(annotation[z], where, label, (length * width, width), rng, strokes=1)
-    return annotation
-
-
-def _fill(
-    plane: np.ndarray,
-    where: np.ndarray,
-    label: int,
-    amount: tuple[int, int],
-    rng: np.random.Generator,
-    strokes: int = 200,
-) -> int:
-    """Paint at most `strokes` lines of class `label` inside `where`; `amount` is pixels to paint and brush width."""
-    budget, width = amount
-    free = _core(where, width // 2 + 1)
-    parts, n = ndimage.label(free)
-    sizes = np.bincount(parts.ravel(), minlength=n + 1)[1:]
-    chances = np.sqrt(sizes) / np.sqrt(sizes).sum()  # small objects get their strokes too
-    brush = _disk(width)
-    painted, before = 0, int((plane == label + BACKGROUND).sum())
-    for _ in range(strokes):
-        if painted >= budget:
-            break
-        starts = np.flatnonzero(parts.ravel() == 1 + rng.choice(n, p=chances))
-        start = np.unravel_index(starts[int(rng.integers(len(starts)))], plane.shape)
-        length = min(rng.uniform(0.08, 0.35) * max(plane.shape), (budget - painted) / width)
-        line = _line(free, (float(start[0]), float(start[1])), max(1, round(length)), rng)
-        dots = (line[:, None] + brush).reshape(-1, 2)
-        inside = ((dots >= 0) & (dots < plane.shape)).all(axis=1)
-        dots = dots[inside]
-        dots = dots[where[dots[:, 0], dots[:, 1]]]
-        plane[dots[:, 0], dots[:, 1]] = label + BACKGROUND
-        painted = int((plane == label + BACKGROUND).sum()) - before
-    return painted
+    return Annotator(n_classes, rng, width).correct(annotation, prediction, truth, strokes)
 
 
 def _core(where: np.ndarray, depth: int) -> np.ndarray:

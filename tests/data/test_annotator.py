@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from napari_unetseg.data.annotation import to_mask
-from napari_unetseg.data.annotator import correct, scribble
+from napari_unetseg.data.annotator import Annotator, Hand, correct, scribble
 
 
 def blobs(*shape, n_classes=3, seed=0):
@@ -94,3 +94,23 @@ def test_a_perfect_prediction_needs_no_correction():
     truth = blobs(40, 40)
     first = scribble(truth, 3, np.random.default_rng(0))
     assert np.array_equal(correct(first, truth, truth, 3, np.random.default_rng(0)), first)
+
+
+def test_strokes_cost_a_hand_time():
+    truth = blobs(100, 120, n_classes=2)
+    hand = Hand(speed=0.5, pause=2.0, change=10.0, look=100.0)
+    user = Annotator(2, np.random.default_rng(0), hand=hand)
+    annotation = user.scribble(truth, 0.01)
+    np.testing.assert_array_equal(annotation, scribble(truth, 2, np.random.default_rng(0), 0.01))
+    moving = user.seconds - 100.0 - 2 * 10.0 - 2.0 * user.strokes
+    # a line is about as long as it has pixels for its width, and 50 of them take a second
+    assert 0.5 < moving / ((annotation > 0).sum() / 50) < 2.0
+    before, painted = user.seconds, user.strokes
+    prediction = np.zeros_like(truth)
+    corrected = user.correct(annotation, prediction, truth, strokes=50, seconds=115.0)
+    assert 115 <= user.seconds - before < 115 + 20
+    assert 1 <= user.strokes - painted <= 10
+    assert (corrected != annotation).any()
+    rested = user.seconds
+    np.testing.assert_array_equal(user.correct(corrected, truth, truth), corrected)
+    assert user.seconds == rested
