@@ -736,3 +736,24 @@ def test_no_torch_and_no_window():
         "print([name for name in ('torch', 'napari', 'qtpy') if name in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize("suffix", [".ome.zarr", ".mhd", ".nhdr"])
+def test_images_of_several_files_are_copied_as_a_whole(project, suffix, tmp_path):
+    data = np.random.default_rng(0).integers(0, 99, (1, 4, 5, 6)).astype(np.uint8)
+    folder = tmp_path / "away"
+    folder.mkdir()
+    if suffix == ".ome.zarr":
+        write(folder / "a.ome.zarr", Volume(data))
+    else:
+        (folder / "a.raw").write_bytes(data.tobytes())
+        (folder / f"a{suffix}").write_text(
+            "NDims = 3\nDimSize = 6 5 4\nElementType = MET_UCHAR\nElementDataFile = a.raw\n"
+            if suffix == ".mhd"
+            else "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 6 5 4\nencoding: raw\ndata file: a.raw\n"
+        )
+    case = project.add(folder / f"a{suffix}", copy=True)
+    shutil.rmtree(folder)
+    assert np.array_equal(project.image(case).data, data)
+    project.save_mask(case, (data[0] > 50).astype(np.uint8))
+    assert np.array_equal(project.mask(case).data, data[0] > 50)

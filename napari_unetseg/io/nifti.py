@@ -120,6 +120,9 @@ def _header_for(array: np.ndarray, volume: Volume | LabelVolume, like: Volume | 
     header.set_data_shape(array.shape)
     header["cal_min"] = header["cal_max"] = 0
     header.set_intent("none")
+    for name in ("descrip", "db_name", "aux_file"):  # free text, in which some scanners name the patient
+        if name in header and header[name].item() != _PLAIN:
+            header[name] = b""
     header["vox_offset"] = 0
     header["magic"] = header.single_magic
     header.set_slope_inter(1, 0)

@@ -19,6 +19,10 @@ __all__ = ["ProjectImages"]
 logger = logging.getLogger(__name__)
 
 
+# headers whose values lie in another file, which a copy would leave behind
+_DETACHED = (".mhd", ".nhdr")
+
+
 class ProjectImages(ProjectFolder):
     """A project's images; the storey between its folder and its labels."""
 
@@ -62,12 +66,12 @@ class ProjectImages(ProjectFolder):
                 return case
             case = unique_name(stem(source), self._taken())
             target = source
-            if copy and names_patients(source):
+            if copy and (names_patients(source) or source.suffix.lower() in _DETACHED):
                 target = self._inside("images", case + _suffix_for(volume))
                 write(target, volume, like=volume)
             elif copy:
                 target = self._inside("images", case + source.name[len(stem(source)) :])
-                atomic_write(target, lambda beside: _copy(source, beside))
+                atomic_write(target, lambda beside: _copy(source, beside), folder=source.is_dir())
             self._commit(self._doc.with_case(case, self._describe(source, target, volume, group)))
             self.log("added", case=case)
         return case
@@ -212,7 +216,10 @@ def _suffix_for(volume: Volume) -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
 
 
 def _check_text(path: str) -> None:

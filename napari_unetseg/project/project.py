@@ -246,7 +246,7 @@ class Project(ProjectImages):
     def mask(self, case: str) -> LabelVolume | None:
         """The mask of an image, accepted or predicted; None when there is none."""
         path = self._mask_path(case)
-        return read_labels(path) if self._entry(case).mask != "none" and path.is_file() else None
+        return read_labels(path) if self._entry(case).mask != "none" and path.exists() else None
 
     def save_mask(self, case: str, mask: LabelVolume | np.ndarray) -> Path:
         """Write a predicted mask like its image, and return its file.
