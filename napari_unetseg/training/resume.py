@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from napari_unetseg.errors import ModelError, WriteError
@@ -20,6 +22,8 @@ __all__ = ["Checkpoint"]
 
 logger = logging.getLogger(__name__)
 
+_AFRESH = "The labels changed since: the weights are gone on from, learning rate and patience start afresh."
+
 
 class Checkpoint:
     """What a killed run leaves beside its model folder, so that it can go on: safetensors and JSON."""
@@ -28,6 +32,7 @@ class Checkpoint:
         self.folder = folder
         self.place = folder.with_name(f".{folder.name}.training")
         self._part = self.place.with_name(self.place.name + ".part")
+        self._labels: str | None = None
 
     def save(self, job: Job) -> None:
         """Write beside, then rename.
@@ -66,6 +71,7 @@ class Checkpoint:
             "floor": progress.floor,
             "scored": progress.scored,
             "kept": progress.kept,
+            "labels": self._labels_of(job),
             "sampler": job.feed.state,
             "rungs": rungs(job),
             "scale": job.scaler.state_dict(),
@@ -75,7 +81,11 @@ class Checkpoint:
         part.rename(self.place)
 
     def load(self, job: Job) -> None:
-        """Put a job where the killed run was; nothing to load is no error, the run then begins anew."""
+        """Put a job where the killed run was; nothing to load is no error, the run then begins anew.
+
+        Where the labels have changed since, only the weights are taken: learning rate, patience and scores belong to
+        what was learned from before.
+        """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -87,6 +97,9 @@ class Checkpoint:
             tensors = load_file(place / "state.safetensors")
             job.net.load_state_dict(_under(tensors, "net."))
             job.average.average.load_state_dict(_under(tensors, "average."))
+            if facts["labels"] != self._labels_of(job):
+                job.notes = (*job.notes, _AFRESH)
+                return
             state = job.optimiser.state_dict()
             parameters = [p for group in job.optimiser.param_groups for p in group["params"]]
             for key, value in _under(tensors, "optimiser.").items():
@@ -113,6 +126,17 @@ class Checkpoint:
             ) from error
         job.clock.start_at(progress.seconds)
         logger.info("Resumed at step %d", progress.step)
+
+    def _labels_of(self, job: Job) -> str:
+        """What is learned from and scored on, as a few digits."""
+        if self._labels is None:
+            digest = hashlib.blake2b(digest_size=8)
+            for image in (*job.train, *job.heldout):
+                digest.update(f"{image.name} {image.target.shape}".encode())
+                digest.update(np.packbits(image.known).tobytes())
+                digest.update(image.target[image.known].tobytes())
+            self._labels = digest.hexdigest()
+        return self._labels
 
     def clear(self) -> None:
         """Forget the checkpoint, once the model is saved."""

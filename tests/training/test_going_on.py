@@ -1,0 +1,143 @@
+"""Going on: from a model with all strokes replayed, from a kill, and stopping at once in every phase."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from tiny import blobs, folder_of_blobs
+
+import napari_unetseg as nus
+from napari_unetseg.errors import Stopped
+from napari_unetseg.events import Control, StepDone, Validated
+from napari_unetseg.training import fine_tune, job, loop
+
+
+def quick(**training) -> nus.Plan:
+    training = {"epochs": 3, "steps_per_epoch": 4, "patch": (32, 32), "batch_size": 2, "device": "cpu", **training}
+    return nus.Plan(net={"name": "unet", "width": 0.1, "depth": 3}, training=training)
+
+
+@pytest.fixture
+def project(tmp_path):
+    project = nus.Project.create(tmp_path / "p.unetseg", classes=["background", "cell"])
+    for number in range(2):
+        image, mask = blobs((64, 64), number)
+        case = project.add_array(f"case{number}", nus.Volume(image[None]))
+        if number == 0:
+            project.annotate(case, _strokes(mask, 0))
+    yield project
+    project.close()
+
+
+def _strokes(mask, seed):
+    return np.where(np.random.default_rng(seed).random(mask.shape) < 0.2, mask + 1, 0).astype(np.uint8)
+
+
+def test_a_round_replays_all_strokes_with_rate_and_patience_afresh(project, monkeypatch):
+    rates, jobs, real = [], [], loop._learn
+
+    def watched(here):
+        rates.append(here.optimiser.param_groups[0]["lr"])
+        jobs.append(here)
+        return real(here)
+
+    monkeypatch.setattr(loop, "_learn", watched)
+    plan = quick(schedule="polynomial", stop_after=2, validate_every=1)
+    first = fine_tune(project, plan)
+    begun = list(rates)
+    project.annotate("case1", _strokes(blobs((64, 64), 1)[1], 1))
+    rates.clear()
+    jobs.clear()
+    second = fine_tune(project, plan, start=first)
+    assert rates[: len(begun)] == begun[: len(rates)]  # where the first round had begun, not where it had ended
+    assert second.parents == (first.id,)
+    assert set(second.facts["images"]) == {"case0", "case1"}
+    drawn = {sample.name: int(sample.known.sum()) for sample in jobs[0].feed.sampler.samples}
+    held = sum(int(image.known.sum()) for image in jobs[0].heldout)
+    painted = sum(int((project.annotation(case).data > 0).sum()) for case in project.cases)
+    assert 0.7 * painted < sum(drawn.values()) + held <= painted  # but for the margin around what is held out
+
+
+def test_strokes_added_after_a_kill_start_rate_and_patience_afresh(project, tmp_path):
+    plan = quick(epochs=6)
+    run = fine_tune.events(project, plan, folder=tmp_path / "m")
+    for event in run:
+        if isinstance(event, StepDone) and event.step == 10:
+            break
+    run.close()
+    project.annotate("case1", _strokes(blobs((64, 64), 1)[1], 1))
+    events = list(fine_tune.events(project, plan, folder=tmp_path / "m", resume=True))
+    assert any("start afresh" in note for note in events[0].notes)
+    assert [e.step for e in events if isinstance(e, StepDone)] == list(range(1, 25))
+
+
+def test_the_step_kept_is_in_the_facts_and_in_the_history(project, tmp_path):
+    events, run = [], fine_tune.events(project, quick(), folder=tmp_path / "m")
+    events.extend(run)
+    kept = [e for e in events if isinstance(e, Validated) and e.best][-1]
+    model = nus.Model.load(tmp_path / "m")
+    assert model.facts["kept_step"] == kept.step
+    assert model.facts["kept_seconds"] == pytest.approx(kept.seconds, abs=0.1)
+    assert [row["step"] for row in model.history if row.get("kept")] == [kept.step]
+
+
+def _stop_within(seconds, control, run):
+    """Run to the end on this thread, stop after a while from another; seconds from the stop to the end."""
+    begun = []
+
+    def stop():
+        begun.append(time.monotonic())
+        control.stop()
+
+    timer = threading.Timer(seconds, stop)
+    timer.start()
+    try:
+        for _ in run:
+            pass
+    except Stopped:
+        pass
+    finally:
+        timer.cancel()
+    return time.monotonic() - begun[0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return folder_of_blobs(tmp_path_factory.mktemp("blobs"), number=4, shape=(96, 96))
+
+
+def test_stops_in_the_middle_of_a_long_step(folder, monkeypatch):
+    """One step, forward or backward, would take many seconds: layers are slowed down."""
+
+    def slow(module, args, output):
+        time.sleep(0.05)
+        if isinstance(output, torch.Tensor) and output.requires_grad:
+            output.register_hook(lambda gradient: time.sleep(0.15))
+
+    handle = torch.nn.modules.module.register_module_forward_hook(slow)
+    try:
+        for after in (0.8, 2.5):  # within the forward, within the backward pass
+            control, steps = Control(), []
+            run = fine_tune.events(folder, quick(), control=control)
+            next(run)
+            took = _stop_within(after, control, (steps.append(e) for e in run))
+            assert took < 1.0
+            assert not [e for e in steps if isinstance(e, StepDone)]
+    finally:
+        handle.remove()
+
+
+def test_stops_while_images_are_read_and_prepared(folder, monkeypatch):
+    real = job.prepare
+
+    def slow(*args):
+        time.sleep(0.4)
+        return real(*args)
+
+    monkeypatch.setattr(job, "prepare", slow)
+    control = Control()
+    assert _stop_within(0.3, control, fine_tune.events(folder, quick(), control=control)) < 1.0
