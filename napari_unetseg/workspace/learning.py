@@ -46,9 +46,9 @@ class Learning(Running):
         project, left = self._ready("resume"), self.recall(_UNFINISHED)
         revisions = {case: number for case, number in left["revisions"].items() if case in project.cases}
         models = project.path / "models"
-        args = {**left, "revisions": revisions, "resume": True}
-        args |= {key: left[key] and str(models / left[key]) for key in ("start", "previous")}
-        self._start_round(models / left["folder"], **args)
+        names = {key: left[key] and str(models / left[key]) for key in ("start", "previous")}
+        kept = {"plan": left["plan"], "minutes": left["minutes"], "revisions": revisions}
+        self._start_round(models / left["folder"], **kept, **names, resume=True)
 
     @property
     def unfinished(self) -> str:

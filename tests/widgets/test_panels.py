@@ -461,7 +461,7 @@ def test_a_project_that_is_open_elsewhere_says_by_whom(bench, jobs, qtbot, notes
     assert not other.images.look_only.isHidden()
     click(other.images.look_only)
     assert other.workspace.read_only
-    assert other.images.look_only.isHidden()
+    assert other.images.locked.isHidden()
     assert other.workspace.case == "plane-a"
     assert not other.context.bridge.annotation.editable
     assert other.train.train.why == "The project is open for reading only."
