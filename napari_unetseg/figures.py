@@ -18,7 +18,7 @@ from napari_unetseg.io import atomic_write
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["curves", "overlay", "panels", "save_png", "strips"]
+__all__ = ["curves", "overlay", "panels", "reliability_diagram", "save_png", "strips"]
 
 # Okabe and Ito's palette, told apart by colour-blind eyes and in print; background first
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442")
@@ -175,6 +175,45 @@ def strips(values: Mapping[str, Sequence[float]], title: str) -> np.ndarray:
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def reliability_diagram(before: Sequence[Sequence[float]], after: Sequence[Sequence[float]]) -> np.ndarray:
+    """How often a class was there, against how probable a model called it; ``(Y, X, 3)`` uint8.
+
+    Parameters
+    ----------
+    before, after : sequence of (probability, frequency, count)
+        Tenths of the voxels by probability, without and with the fitted temperature, as in `Scores.calibration`.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 4.6), dpi=_DPI, facecolor="white", layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":", label="honest")
+    for rows, name, colour, style in (
+        (before, "as trained", _COLOURS[1], "--"),
+        (after, "calibrated", _COLOURS[0], "-"),
+    ):
+        said, was, count = np.array(rows, float).reshape(-1, 3).T
+        error = float((np.abs(said - was) * count).sum() / max(count.sum(), 1))
+        axes.plot(said, was, style, color=colour, marker="o", markersize=4, label=f"{name}, ECE {error:.3f}")
+    _, _, count = np.array(after, float).reshape(-1, 3).T
+    centres = (np.floor(np.array(after, float).reshape(-1, 3)[:, 0].clip(0, 0.999) * 10) + 0.5) / 10
+    below.bar(centres, count / max(count.sum(), 1), width=0.085, color=_COLOURS[5])
+    below.set_yscale("log")
+    below.set_ylabel("share", fontsize=8)
+    below.set_xlabel("probability of a class", fontsize=9)
+    axes.set_ylabel("how often it was there", fontsize=9)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    for one in (axes, below):
+        one.spines[["top", "right"]].set_visible(False)
+        one.tick_params(labelsize=8)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_unetseg.errors import WriteError
-from napari_unetseg.figures import curves, overlay, panels, save_png, strips
+from napari_unetseg.figures import curves, overlay, panels, reliability_diagram, save_png, strips
 
 RED, GREEN, GREY = "#ff0000", "#00ff00", "#808080"
 COLOURS = (GREY, RED, GREEN)
@@ -154,3 +154,16 @@ def test_strips_show_every_value_at_its_place():
 
 def test_strips_grow_with_the_number_of_names():
     assert len(strips({str(i): [0.5, 0.6] for i in range(20)}, "Dice")) > 2 * len(strips({"a": [0.5]}, "Dice"))
+
+
+def test_reliability_lies_on_the_diagonal_where_probabilities_are_honest():
+    honest = [[p / 10 + 0.05, p / 10 + 0.05, 100] for p in range(10)]
+    modest = [[p / 10 + 0.05, 0.5, 100] for p in range(10)]
+    one, other, same = (
+        reliability_diagram(honest, honest),
+        reliability_diagram(modest, honest),
+        reliability_diagram([], []),
+    )
+    assert one.dtype == np.uint8
+    assert one.shape == other.shape == same.shape
+    assert (one != other).any(axis=2).mean() > 0.001

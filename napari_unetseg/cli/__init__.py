@@ -6,7 +6,7 @@ Results go to standard output (with ``--json`` as one JSON document), progress t
 
 from __future__ import annotations
 
-from napari_unetseg.cli import compare, explain, export, measure, plan, segment  # noqa: F401 - they register
+from napari_unetseg.cli import calibrate, compare, explain, export, measure, plan, segment  # noqa: F401 - they register
 from napari_unetseg.cli.main import app, main
 
 __all__ = ["app", "main"]

@@ -9,12 +9,13 @@ import numpy as np
 
 from napari_unetseg.events import Control
 from napari_unetseg.explain import EXPLANATIONS, explain, object_at
+from napari_unetseg.figures import reliability_diagram
 from napari_unetseg.guidance import Suggestion, SuspiciousStroke, candidates_of, find_slips, suggest
 from napari_unetseg.inference import predict_doubt
 from napari_unetseg.validate import cross_check
 from napari_unetseg.worker.verbs import VERBS, Args, Bench, Result, Run, load_image, need, open_project
 
-__all__ = ["doubt_case", "doubtful_strokes", "explain_case", "explanations", "propose_next"]
+__all__ = ["doubt_case", "doubtful_strokes", "explain_case", "explanations", "propose_next", "reliability"]
 
 
 @VERBS.register("doubt")
@@ -49,6 +50,22 @@ def doubt_case(args: Args, control: Control, bench: Bench) -> Run:
         "passes": belief.passes,
         "index": plane,
     }
+
+
+@VERBS.register("reliability")
+def reliability(args: Args, control: Control, bench: Bench) -> Result:
+    """Say whether 0.8 means 0.8: ``{model}`` to ``{picture, temperature, ece_before, ece_after, voxels, rule}``.
+
+    As measured where the model's score was; ``picture`` is the path of an array ``(Y, X, 3)`` uint8. All are None where
+    nothing was held out.
+    """
+    scores = bench.model(need(args, "model")).scores
+    if scores is None or scores.calibration is None:
+        return dict.fromkeys(("picture", "temperature", "ece_before", "ece_after", "voxels", "rule"))
+    found = scores.calibration
+    picture = bench.put("reliability", reliability_diagram(found["before"], found["after"]))
+    numbers = {key: found[key] for key in ("temperature", "ece_before", "ece_after", "voxels")}
+    return {"picture": picture, "rule": scores.rule, **numbers}
 
 
 @VERBS.register("propose")

@@ -143,3 +143,16 @@ def test_explanations_of_a_clicked_object(ask):
         ask("explain", case="case0", method="saliency", index=1, point=[64, 0])
     with pytest.raises(EngineError, match="method"):
         ask("explain", case="case0", index=1)
+
+
+def test_how_honest_the_model_is(ask, project, tmp_path):
+    found = ask("reliability")
+    if found["picture"] is not None:
+        assert np.load(found["picture"]).shape[2] == 3
+    model = fine_tune(project, PLAN.change(data={"heldout": 0.4}, training={"epochs": 1}))
+    bare = fine_tune(project, PLAN.change(data={"heldout": 0.0}, training={"epochs": 1}))
+    held = ask("reliability", model=str(model.save(tmp_path / "held")))
+    assert np.load(held["picture"]).dtype == np.uint8
+    assert held["temperature"] == model.plan.inference.temperature
+    assert held["rule"]
+    assert ask("reliability", model=str(bare.save(tmp_path / "bare")))["picture"] is None
