@@ -70,7 +70,10 @@ def measure(folder: Path, painted: int, scored: int, seed: int) -> dict[str, tup
         mask, known = to_mask(scribble(sample.target, len(dataset.classes), rng, 0.01))
         samples.append(replace(sample, target=mask, known=known))
     how = fit_normalisation(samples)
-    plan = instant._complete(Plan().change(data={"normalisation": how.model_dump()}), dataset, samples)
+    plan = Plan().change(data={"normalisation": how.model_dump()})
+    plan = instant.instant_plan(
+        plan, dataset.ndim, dataset.in_channels, samples[0].image.geometry.spacing, len(dataset.classes)
+    )
     train = [prepare(sample, how) for sample in samples]
     test = [prepare(case.load(), how) for case in held]
     return run(dataset, plan, train, test)

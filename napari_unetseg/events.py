@@ -23,6 +23,7 @@ __all__ = [
     "Control",
     "Event",
     "FileDone",
+    "Leads",
     "Note",
     "PreviewReady",
     "Started",
@@ -80,6 +81,15 @@ class Validated(Event):
     step: int
     scores: Scores
     best: bool
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Leads(Event):
+    """Whose masks are shown from now on: ``instant`` or the name of the net, with its held-out scores."""
+
+    who: str
+    scores: Scores | None
     seconds: float = 0.0
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import nnls
 from torch.nn import functional
 
 import napari_unetseg
@@ -34,7 +36,7 @@ from napari_unetseg.nets.instant import ANISOTROPIES, InstantNet
 from napari_unetseg.plan import Plan
 from napari_unetseg.scores import Scores
 
-__all__ = ["fit_instant"]
+__all__ = ["fit_instant", "fit_prepared", "instant_plan"]
 
 _TILE = {2: 1024, 3: 128}
 _KNOWN, _UNKNOWN = 20_000, 20_000  # voxels learned from; more changes the time, not the score
@@ -82,55 +84,78 @@ def _fit(data: Any, plan: Plan, control: Control) -> Generator[Event, None, Mode
     parts = split(dataset, plan.data, plan.training.seed)
     samples = [part.load() for part in parts.train]
     check_counts(_totals(samples, len(dataset.classes)), dataset.classes)
-    how = plan.data.normalisation or fit_normalisation(samples)
-    plan = _complete(plan.change(data={"normalisation": how.model_dump()}), dataset, samples)
+    if plan.data.normalisation is None:
+        plan = plan.change(data={"normalisation": fit_normalisation(samples).model_dump()})
+    how = plan.normalisation
+    if plan.given("net", "dims") and plan.net.dims > dataset.ndim:
+        raise PlanError("A 3D net needs volumes, and these images are 2D.", hint="Leave out the dims, or give 2.")
+    dims = plan.net.dims if plan.given("net", "dims") else dataset.ndim
+    plan = instant_plan(
+        plan.change(data={"labels": dataset.labels}),
+        dims,
+        samples[0].image.data.shape[0],
+        samples[0].image.geometry.spacing,
+        len(dataset.classes),
+    )
+    train, held = ([prepare(part, how) for part in some] for some in (samples, [p.load() for p in parts.heldout]))
+    rule = said_of(parts.rule, [image.known for image in held])
+    model = yield from fit_prepared(plan, dataset.classes, train, control)
+    with ThreadGovernor(threads).step():
+        scores = evaluate(make_predictor(model), held or train, dataset.classes, rule, control)
+    model.scores = Scores.from_dict({**scores.to_dict(), "model": model.id})
+    model.plan = calibrated_plan(plan, scores)
+    model.facts["seen"] = describe_seen((t.image, s.image.geometry) for t, s in zip(train, samples, strict=True))
+    model.facts |= {"notes": list(dataset.notes), "seconds": round(time.monotonic() - begin, 2)}
+    yield Validated(_STEPS, model.scores, True, model.facts["seconds"])
+    return model
+
+
+def fit_prepared(
+    plan: Plan, classes: Sequence[str], images: Sequence[Prepared], control: Control
+) -> Generator[Event, None, Model]:
+    """Fit the instant net to prepared images; the model has no scores yet.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of `instant_plan`.
+    classes : sequence of str
+        Names, background first.
+    images : sequence of Prepared
+        The known voxels are learned from.
+    control : Control
+        To stop it, within an image.
+    """
     compute = choose_compute(plan.training.device, "float32", plan.net.dims)
-    yield Started("instant model", str(compute.device), _STEPS, dataset.notes)
+    yield Started("instant model", str(compute.device), _STEPS)
     torch.manual_seed(plan.training.seed)
     net = build(plan.net)
     inner: Any = net.net
-    train = [prepare(sample, how) for sample in samples]
-    inner.features.mix.copy_(_mixture(inner.features.mix, train))
-    lesson = yield from _collect(Padded(inner.features, inner.divisor), train, plan, compute, control)
+    inner.features.mix.copy_(_mixture(inner.features.mix, images))
+    lesson = yield from _collect(Padded(inner.features, inner.divisor), images, plan, compute, control)
     history = yield from _teach(inner.cpu(), lesson, plan, control)
     facts: dict[str, Any] = {
         "steps": _STEPS,
         "device": str(compute.device),
-        "images": [image.name for image in train],
-        "seen": describe_seen((t.image, s.image.geometry) for t, s in zip(train, samples, strict=True)),
-        "notes": list(dataset.notes),
+        "images": [image.name for image in images],
         "versions": {"napari-unetseg": napari_unetseg.__version__, "torch": torch.__version__},
     }
-    model = Model(net.cpu().eval(), plan, dataset.classes, None, history, (), facts)
-    held = [prepare(part.load(), how) for part in parts.heldout]
-    rule = said_of(parts.rule, [image.known for image in held])
-    with ThreadGovernor(threads).step():
-        scores = evaluate(make_predictor(model, compute), held or train, dataset.classes, rule, control)
-    model.scores = Scores.from_dict({**scores.to_dict(), "model": model.id})
-    model.plan = calibrated_plan(plan, scores)
-    facts["seconds"] = round(time.monotonic() - begin, 2)
-    yield Validated(_STEPS, model.scores, True, facts["seconds"])
-    return model
+    return Model(net.cpu().eval(), plan, tuple(classes), None, history, (), facts)
 
 
-def _complete(plan: Plan, dataset: Dataset, samples: Sequence[Sample]) -> Plan:
-    """Decide what the instant net needs to know: dimensions, channels, anisotropy, intensities, tile."""
-    dims = plan.net.dims if plan.given("net", "dims") else dataset.ndim
-    if dims > dataset.ndim:
-        raise PlanError("A 3D net needs volumes, and these images are 2D.", hint="Leave out the dims, or give 2.")
-    spacing = samples[0].image.geometry.spacing
+def instant_plan(plan: Plan, dims: int, channels: int, spacing: Sequence[float], n_classes: int) -> Plan:
+    """Plan of the instant net for images of so many channels and that spacing; data section and seed of `plan`."""
     ratio = spacing[0] / min(spacing[1:]) if dims == 3 else 1.0
-    anisotropy = min(ANISOTROPIES, key=lambda a: abs(math.log(ratio / a)))
     net = {
         "name": "instant",
         "dims": dims,
-        "in_channels": dataset.in_channels,
-        "outputs": 1 if len(dataset.classes) == 2 else len(dataset.classes),
-        "parts": {"anisotropy": anisotropy},
+        "in_channels": channels,
+        "outputs": 1 if n_classes == 2 else n_classes,
+        "parts": {"anisotropy": min(ANISOTROPIES, key=lambda a: abs(math.log(ratio / a)))},
     }
-    plan = Plan(net=net, data=plan.data, training=plan.training, inference=plan.inference, post=plan.post)
-    tile = plan.inference.tile or (_TILE[dims],) * dims
-    return plan.change(data={"labels": dataset.labels}, inference={"tile": tile})
+    data = plan.change(data={"neighbours": 0}).data
+    inference = plan.inference.model_copy(update={"tile": plan.inference.tile or (_TILE[dims],) * dims})
+    return Plan(net=net, data=data, training=plan.training, inference=inference, post=plan.post)
 
 
 class _Lesson:
@@ -205,11 +230,18 @@ def _teach(
     from sklearn.ensemble import ExtraTreesClassifier
 
     begin, n_classes, seed = time.monotonic(), max(2, plan.net.outputs), plan.training.seed
-    forest = ExtraTreesClassifier(_TREES, min_samples_leaf=_LEAF, class_weight="balanced", random_state=seed)
-    forest.fit(lesson.known.numpy(), lesson.labels.numpy())
+    forest = ExtraTreesClassifier(
+        _TREES, min_samples_leaf=_LEAF, class_weight="balanced", bootstrap=True, oob_score=True, random_state=seed
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a voxel that every tree happened to learn from
+        forest.fit(lesson.known.numpy(), lesson.labels.numpy())
     every = torch.cat([lesson.known, lesson.other])
+    answers = forest.predict_proba(every.numpy())
+    unseen = np.nan_to_num(forest.oob_decision_function_)
+    answers = answers * _prior(unseen, np.searchsorted(forest.classes_, lesson.labels), answers[len(lesson.known) :])
     wanted = torch.zeros(len(every), n_classes)
-    wanted[:, forest.classes_] = torch.from_numpy(forest.predict_proba(every.numpy())).float()
+    wanted[:, forest.classes_] = torch.from_numpy(answers / answers.sum(axis=1, keepdims=True)).float()
     shape = net.shift.shape
     net.shift.copy_(every.mean(dim=0).reshape(shape))
     net.scale.copy_(1 / (every.std(dim=0).reshape(shape) + 1e-3))
@@ -232,3 +264,26 @@ def _teach(
         if step % 10 == 0:
             history.append({"step": step, "seconds": round(seconds, 3), "loss": loss.item()})
     return history
+
+
+def _prior(unseen: np.ndarray, labels: np.ndarray, unlabelled: np.ndarray) -> np.ndarray:
+    """Factors ``(K,)`` on the classes' probabilities, half way to how often they really are.
+
+    Strokes show every class about as often, images do not. How often the forest mixes the classes up on strokes it has
+    not learned from, and how often it says each on unlabelled voxels, together tell how often each is there (Lipton et
+    al. 2018, black box shift estimation). The estimate leans on strokes being typical of their class, which they are
+    not at edges: its square root did better on every set than all of it or nothing of it (``benchmarks/instant.py``).
+
+    Parameters
+    ----------
+    unseen : (N, K) ndarray
+        Out-of-bag probabilities of the known voxels.
+    labels : (N,) integer ndarray
+        Columns of `unseen` that are true.
+    unlabelled : (M, K) ndarray
+    """
+    there = [k for k in range(unseen.shape[1]) if (labels == k).any()]
+    mixed = np.stack([unseen[labels == k].mean(axis=0) for k in there])
+    shares = np.full(unseen.shape[1], 1e-3)
+    shares[there] = np.maximum(nnls(mixed.T, unlabelled.mean(axis=0))[0], 1e-3)
+    return np.sqrt(shares / shares.sum())

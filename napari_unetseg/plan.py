@@ -112,6 +112,9 @@ class TrainingPlan(_Frozen):
     )
     batch_size: int | None = Field(None, ge=1, le=1024, description="Patches a step.")
     patch: Size | None = Field(None, description="Patch size in voxels, (Y, X) or (Z, Y, X).")
+    teacher: float | None = Field(
+        None, ge=0, le=10, description="Weight of what the instant model believes of unlabelled voxels; 0 for none."
+    )
     augment: float = Field(1.0, ge=0, le=2, description="Strength of augmentation: 0 none, 1 usual.")
     recipe: Mapping[str, float] = Field(
         default_factory=dict, description="Chances and sizes of augmentation other than the usual, by name."

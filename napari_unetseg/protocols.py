@@ -31,7 +31,8 @@ _NO_TONES = {"toned": 0.0, "noised": 0.0, "blurred": 0.0}
 
 def _plan(net: dict[str, Any], data: dict[str, Any], training: dict[str, Any], **sections: Any) -> Plan:
     """Plan with what all papers share: their own layers and widths, 32-bit arithmetic, the weights themselves."""
-    shared = {"weight_decay": 0.0, "average": 0.0, "keep": "best", "validate_every": 1, "precision": "float32"}
+    shared = {"weight_decay": 0.0, "average": 0.0, "keep": "best", "validate_every": 1}
+    shared |= {"precision": "float32", "teacher": 0.0}
     whole = {"width": 1.0, "norm": "paper"}
     return Plan(net={**whole, **net}, data=data, training={**shared, **training}, **sections)
 

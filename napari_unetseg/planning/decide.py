@@ -27,6 +27,8 @@ _SIDES = {(2, False): (128, 256), (2, True): (128, 512), (3, False): (48, 64), (
 _SEEN = 3  # a patch is at least so many objects wide
 _BOTTOM = 4  # voxels that the coarsest level must see of the patch, along its longest side
 _SHARE = 0.8  # of the free memory that a step may use by the estimate
+_DENSE = 0.5  # share of labelled voxels from which on nobody needs a teacher
+_FAST, _USUAL = 3e-3, 1e-3  # learning rates
 _MANY = 100  # densely labelled images, from which on augmentation is at half strength
 
 
@@ -75,6 +77,7 @@ def complete_plan(
     if (room := free_memory(device) if free is None else free) is not None:
         plan = _fit_memory(plan, asked, device, notes, room)
     plan = _augmentation(plan, dataset, samples, notes)
+    plan = _rate(_teacher(plan, samples, notes))
     if plan.training.minutes is None and plan.training.epochs is None:
         plan = plan.change(training={"minutes": _MINUTES})
         notes.append(f"Trains for {_MINUTES:g} minutes; Stop keeps the best so far.")
@@ -83,6 +86,25 @@ def complete_plan(
         plan = plan.change(data={"normalisation": how.model_dump()})
         notes.append(_NORMALISATION[how.kind].format(how=how))
     return plan, tuple(notes)
+
+
+def _teacher(plan: Plan, samples: Sequence[Sample], notes: list[str]) -> Plan:
+    """Let the instant model teach: in full where there are few labels, not at all where they cover half of it all."""
+    if plan.training.teacher is not None:
+        return plan
+    share = sum(int(s.known.sum()) for s in samples) / max(1, sum(s.known.size for s in samples))
+    weight = round(max(0.0, 1 - share / _DENSE), 3)
+    if weight:
+        notes.append(f"{100 * share:.2g} % is labelled: the instant model answers first, and teaches the net the rest.")
+    return plan.change(training={"teacher": weight})
+
+
+def _rate(plan: Plan) -> Plan:
+    """Three times the usual rate where layers are normalised: minutes are few, and such nets bear it."""
+    if plan.given("training", "learning_rate") or plan.training.optimiser not in ("adam", "adamw"):
+        return plan
+    fast = plan.net.norm in ("instance", "batch", "group") and not plan.net.pretrained
+    return plan.change(training={"learning_rate": _FAST if fast else _USUAL})
 
 
 _NORMALISATION = {

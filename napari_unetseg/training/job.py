@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import napari_unetseg
-from napari_unetseg.data import Dataset, PatchSampler, Prepared, Sample, load_dataset, prepare, said_of, split
+from napari_unetseg.data import Batch, Dataset, PatchSampler, Prepared, Sample, load_dataset, prepare, said_of, split
 from napari_unetseg.data.augment import Recipe, make_recipe
 from napari_unetseg.data.seen import describe_seen
 from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute, choose_device
@@ -30,8 +30,11 @@ from napari_unetseg.scores import Scores
 from napari_unetseg.training.clock import Clock, Progress
 from napari_unetseg.training.feed import Feed
 from napari_unetseg.training.stopping import until_stopped
+from napari_unetseg.training.teacher import learn_hints
 
 __all__ = ["Job", "finish_job", "prepare_job"]
+
+_OVERTAKES = 200  # steps after which the net leads where nothing was held out
 
 
 @dataclass
@@ -52,6 +55,7 @@ class Job:
     clock: Clock
     notes: tuple[str, ...]
     anisotropy: float
+    spacing: tuple[float, ...]
     start: Model | None
     batch_size: int
     parts: int = 1  # that a batch is computed in, one after the other, where memory is short
@@ -60,16 +64,34 @@ class Job:
     governor: ThreadGovernor = field(default_factory=ThreadGovernor)
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler(enabled=False))
     viewed: tuple[str, Any] | None = None
+    instant: Model | None = None
+    leader: Predictor | None = None  # whose masks are shown until the net is better
     seen: dict[str, Any] = field(default_factory=dict)
+
+    def overtakes(self, scores: Scores) -> bool:
+        """Whether the net, so scored, takes the lead from the instant model."""
+        if self.leader is None or self.instant is None:
+            return False
+        if self.instant.scores is None:  # nothing to compare on
+            return self.progress.step >= _OVERTAKES
+        return scores.mean_dice >= self.instant.scores.mean_dice
+
+    @property
+    def instant_stays(self) -> bool:
+        """Whether the instant model is what would be kept now."""
+        return self.leader is not None and not self.plan.given("net", "name")
 
     @property
     def predictor(self) -> Predictor:
         """The running average, ready to segment."""
         return Predictor(self.average.average.eval(), self.plan, self.compute)
 
-    def loss(self, logits: torch.Tensor, target: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        """Loss of the plan."""
-        return LOSSES[self.plan.training.loss](logits, target, known)
+    def loss(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Loss of the plan on what is labelled, and what the teacher has to say about the rest."""
+        loss = LOSSES[self.plan.training.loss](logits, batch.target, batch.known)
+        if batch.hints is not None:
+            loss = loss + (self.plan.training.teacher or 0) * learn_hints(logits, batch.hints, batch.known)
+        return loss
 
     def image(self, case: str) -> Any:
         """Prepared image of a case of the data, strokes or not; None when there is no such case."""
@@ -94,6 +116,8 @@ def prepare_job(
     """
     if isinstance(start, (str, Path)):
         start = Model.load(start)
+    if start is not None and start.plan.net.name == "instant" and plan.net.name != "instant":
+        start = None  # it has taught, and will again; there is nothing in it that the net could go on from
     if minutes is not None:
         plan = plan.change(training={"minutes": minutes, "epochs": None})
     if start is not None and (not plan.given("net", "name") or plan.net.name == start.plan.net.name):
@@ -122,7 +146,7 @@ def prepare_job(
         feed=Feed(sampler, compute.device), scaler=make_scaler(compute.device, compute.precision),
         clock=Clock(plan, steps_per_epoch(plan, [image.target.size for image in train])),
         notes=(*dataset.notes, *notes, compute.why),
-        anisotropy=spacing[0] / min(spacing[1:]) if plan.net.dims == 3 else 1.0, start=start,
+        anisotropy=spacing[0] / min(spacing[1:]) if plan.net.dims == 3 else 1.0, spacing=tuple(spacing), start=start,
         batch_size=training.batch_size or 1, recipe=make_recipe(training.recipe),
         seen=describe_seen((t.image, s.image.geometry) for t, s in zip(train, samples, strict=True)),
     )  # fmt: skip
@@ -161,7 +185,10 @@ def _take_weights(net: nn.Module, start: Model) -> tuple[str, ...]:
 
 
 def finish_job(job: Job) -> Model:
-    """Model of the best weights seen, with its history and where it comes from."""
+    """Model of the best weights seen, with its history and where it comes from.
+
+    Where the instant model is still ahead and the user asked for no net by name, it is the one.
+    """
     average = job.average.average.eval()
     if job.progress.best is not None:
         average.load_state_dict(job.progress.best)
@@ -182,8 +209,10 @@ def finish_job(job: Job) -> Model:
         "notes": list(job.notes),
         "versions": {"napari-unetseg": napari_unetseg.__version__, "torch": torch.__version__},
     }
-    plan = calibrated_plan(job.plan, job.progress.best_scores)
-    model = Model(net, plan, job.classes, job.progress.best_scores, job.progress.history, parents, facts)
+    scores, plan = job.progress.best_scores, job.plan
+    if job.instant is not None and job.instant_stays:
+        scores, plan, net = job.instant.scores, job.instant.plan, job.instant.net
+    model = Model(net, calibrated_plan(plan, scores), job.classes, scores, job.progress.history, parents, facts)
     if model.scores is not None:
         model.scores = Scores.from_dict({**model.scores.to_dict(), "model": model.id})
     return model

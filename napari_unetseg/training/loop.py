@@ -19,7 +19,7 @@ from torch import nn
 from napari_unetseg.data.augment import augment
 from napari_unetseg.devices import is_out_of_memory
 from napari_unetseg.errors import OutOfMemory, PlanError, Stopped, WriteError
-from napari_unetseg.events import Control, Event, Note, PreviewReady, Started, StepDone, Validated, View, verb
+from napari_unetseg.events import Control, Event, Leads, Note, Started, StepDone, Validated, verb
 from napari_unetseg.inference.evaluate import evaluate
 from napari_unetseg.nets import Model
 from napari_unetseg.optim import SCHEDULES, Moment
@@ -27,8 +27,10 @@ from napari_unetseg.plan import Plan
 from napari_unetseg.scores import Scores
 from napari_unetseg.training.job import Job, finish_job, prepare_job
 from napari_unetseg.training.ladder import portions, smaller_tile, step_down
+from napari_unetseg.training.preview import preview
 from napari_unetseg.training.resume import Checkpoint
 from napari_unetseg.training.stopping import interruptible
+from napari_unetseg.training.teacher import teach
 
 __all__ = ["fine_tune"]
 
@@ -92,6 +94,11 @@ def fine_tune(
             yield from _validate(job, control)
     if job.clock.stalled(job.progress):
         yield Note(f"Ended early: nothing gained in {job.plan.training.stop_after} validations.")
+    if job.instant_stays:
+        yield Note(
+            f"The instant model is still ahead of {job.plan.net.name}, so it is what is kept; "
+            "give the training more time for the net to overtake it."
+        )
     model = finish_job(job)
     if checkpoint:
         model.save(checkpoint.folder)
@@ -101,6 +108,8 @@ def fine_tune(
 
 def _train(job: Job, control: Control, checkpoint: Checkpoint | None) -> Generator[Event, None, None]:
     """Step, validate, save and show until the budget is used up; raises `Stopped` when it is to end before."""
+    if job.plan.training.teacher:
+        yield from teach(job, control)
     if job.progress.step == 0 and job.start is not None:
         yield from _validate(job, control)
     while not job.clock.over(job.progress) and not control.stopped:
@@ -114,7 +123,7 @@ def _train(job: Job, control: Control, checkpoint: Checkpoint | None) -> Generat
             if checkpoint:
                 yield from _save(checkpoint, job)
         if control.view is not None and job.clock.preview_due(job.progress):
-            yield from _preview(job, control.view, control)
+            yield from preview(job, control)
 
 
 def _save(checkpoint: Checkpoint, job: Job) -> Generator[Event, None, None]:
@@ -166,7 +175,7 @@ def _learn(job: Job) -> float:
         with job.compute.autocast():
             logits = job.net(job.compute.place(part.image))
         heads = logits if isinstance(logits, list) else [logits]
-        share = torch.stack([job.loss(head.float(), part.target, part.known) for head in heads]).mean() / job.parts
+        share = torch.stack([job.loss(head.float(), part) for head in heads]).mean() / job.parts
         job.scaler.scale(share).backward()
         loss += share.detach()
     job.scaler.unscale_(job.optimiser)
@@ -198,6 +207,9 @@ def _validate(job: Job, control: Control) -> Generator[Event, None, None]:
     progress.history.append(row)
     job.clock.validated(time.monotonic() - begin)
     yield Validated(progress.step, scores, best, progress.seconds)
+    if best and job.overtakes(scores):
+        job.leader = None
+        yield Leads(job.plan.net.name, scores, progress.seconds)
 
 
 def _try_to_score(job: Job, control: Control) -> Scores | None:
@@ -206,25 +218,3 @@ def _try_to_score(job: Job, control: Control) -> Scores | None:
         return evaluate(job.predictor, job.heldout or job.train, job.classes, job.rule, control)
     except OutOfMemory:
         return None
-
-
-def _preview(job: Job, view: View, control: Control) -> Generator[Event, None, None]:
-    """Mask of what the user looks at; of a volume only the plane, with the slab a 3D net needs around it."""
-    begin = time.monotonic()
-    image = job.image(view.case)
-    if image is None:
-        return
-    index = None
-    if image.ndim == 4 and view.index is not None:
-        index = min(max(view.index, 0), image.shape[1] - 1)
-        half = 0 if job.plan.net.dims == 2 else (job.plan.training.patch or (32,))[0] // 2
-        first = max(0, index - half)
-        image, index = image[:, first : index + half + 1], index - first
-    try:
-        mask = job.predictor.mask(job.predictor.probabilities(image, control))
-    except Stopped:
-        return
-    except OutOfMemory:
-        return (yield Note(smaller_tile(job), "warning"))
-    job.clock.previewed(time.monotonic() - begin)
-    yield PreviewReady(job.progress.step, view, mask if index is None else mask[index])
