@@ -28,7 +28,7 @@ Slices = tuple[slice, ...]
 
 def whole_slices(region: Region, shape: Sequence[int]) -> tuple[Slices, tuple[int, ...]]:
     """Region as one slice an axis with start and stop inside `shape`, and the axes that were given as a number."""
-    parts = list(region) if isinstance(region, (tuple, list)) else [region]
+    parts: list[Any] = list(region) if isinstance(region, (tuple, list)) else [region]
     if Ellipsis in parts:
         at = parts.index(Ellipsis)
         parts[at : at + 1] = [slice(None)] * (len(shape) - len(parts) + 1)
@@ -71,8 +71,8 @@ def arranged(
             where[axis] = part
         if len(channels) == 1:
             where[channels[0]] = region[0]
-        part = arrange(np.asarray(pixels[tuple(where)]), channels, spatial)
-        return part if len(channels) == 1 else part[region[0]]
+        found = arrange(np.asarray(pixels[tuple(where)]), channels, spatial)
+        return found if len(channels) == 1 else found[region[0]]
 
     return (math.prod(shape[i] for i in channels), *(shape[i] for i in spatial)), fetch
 
@@ -99,6 +99,8 @@ class LazyVolume:
         Sides of the blocks in which the file is read fastest, ``(C, [Z,] Y, X)``; None when it does not matter.
     in_memory : bool
         Whether the format could only be decoded as a whole, so that nothing was saved.
+    notes : tuple of str
+        As those of `Volume`.
     """
 
     shape: tuple[int, ...]
@@ -109,12 +111,14 @@ class LazyVolume:
     header: Mapping[str, Any] = field(default_factory=dict)
     chunks: tuple[int, ...] | None = None
     in_memory: bool = False
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, volume: Volume, path: Path) -> LazyVolume:
         """The same face for an image that is in memory."""
         data = volume.data
-        return cls(data.shape, data.dtype, volume.geometry, lambda r: data[r], path, volume.header, in_memory=True)
+        shape, notes = data.shape, volume.notes
+        return cls(shape, data.dtype, volume.geometry, lambda r: data[r], path, volume.header, None, True, notes)
 
     @property
     def spatial(self) -> tuple[int, ...]:
@@ -140,7 +144,7 @@ class LazyVolume:
 
     def volume(self) -> Volume:
         """The whole image in memory."""
-        return Volume(self[...], self.geometry, self.path, self.header)
+        return Volume(self[...], self.geometry, self.path, self.header, self.notes)
 
     def __repr__(self) -> str:
         return f"LazyVolume({self.path.name}, {self.shape}, {self.dtype})"

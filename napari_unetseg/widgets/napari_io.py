@@ -1,4 +1,4 @@
-"""Readers and writers that napari lacks: medical volumes and OME-Zarr, in their place and with their units. No Qt."""
+"""Readers and writers that napari lacks: medical volumes and OME-Zarr, in their place and with their units."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import napari
 import numpy as np
-from napari.utils.notifications import show_info
+from napari.layers import Layer
+from napari.utils.notifications import show_error, show_info, show_warning
 
-from napari_unetseg.errors import ReadError
-from napari_unetseg.io import LazyVolume, is_image, open_lazy, read_labels, stem, write
+from napari_unetseg.errors import ReadError, UnetSegError
+from napari_unetseg.io import LazyVolume, is_image, list_series, open_lazy, read_labels, stem, write
+from napari_unetseg.io.dicom import is_segmentation, sniffed
 from napari_unetseg.io.ome_zarr import kinds_of_zarr
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
 from napari_unetseg.widgets.layers import GEOMETRY, geometry_at, image_layers, placement
@@ -39,7 +42,8 @@ class LazyChannel:
             at = index.index(Ellipsis)
             index = (*index[:at], *(slice(None),) * (self.ndim - len(index) + 1), *index[at + 1 :])
         index = (*index, *(slice(None),) * (self.ndim - len(index)))
-        regions, steps = [], []
+        regions: list[Any] = []
+        steps = []
         for part, size in zip(index, self.shape, strict=True):
             if not isinstance(part, slice):
                 regions.append(int(part))
@@ -56,9 +60,9 @@ class LazyChannel:
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
-    """Reader for `path`, or None when its suffix is of no format we know."""
+    """Reader for `path`, or None when its suffix is of no format we know and it is no folder of DICOM files."""
     paths = [path] if isinstance(path, str) else list(path)
-    return _read if paths and all(is_image(one) for one in paths) else None
+    return _read if paths and all(is_image(one) or sniffed(Path(one)) for one in paths) else None
 
 
 def tilt(geometry: Geometry) -> float:
@@ -69,17 +73,44 @@ def tilt(geometry: Geometry) -> float:
 
 def _read(path: str | Sequence[str]) -> list[LayerData]:
     paths = [path] if isinstance(path, (str, Path)) else list(path)
-    return [layer for one in paths for layer in _layers(Path(one))]
+    made = [layer for one in paths if not _asked(Path(one)) for layer in _layers(Path(one))]
+    return made or [(None,)]  # type: ignore[list-item]  # napari's way to say: nothing to add
+
+
+def _asked(path: Path) -> bool:
+    """Whether `path` is a study of several series, and the user is being asked which; they are added later."""
+    if not (path.is_dir() or path.name.upper() == "DICOMDIR") or is_image(path):
+        return False
+    found = list_series(path)
+    images = [series for series in found if series.kind == "image"] or found
+    viewer = napari.current_viewer()
+    if len(images) < 2 or viewer is None:  # without a window, reading says what there is to choose from
+        return False
+    from napari_unetseg.widgets.series_dialog import ask_series
+
+    def add(paths: list[Path]) -> None:
+        for one in paths:
+            try:
+                layers = _layers(one)
+            except UnetSegError as error:
+                show_error(str(error))
+                continue
+            for layer in layers:
+                viewer.add_layer(Layer.create(*layer))
+
+    return ask_series(path.name, images, add) is not None
 
 
 def _layers(path: Path) -> list[LayerData]:
     """Layers of one file: its image, and the labels that lie inside it."""
     is_labels, inside = kinds_of_zarr(path)
-    if is_labels:
+    if is_labels or is_segmentation(path):
         return [_labels_layer(path, stem(path))]
     lazy = open_lazy(path)
     name = stem(path)
     made = [(*layer, "image") for layer in _image_layers(lazy, name)]
+    for note in lazy.notes:
+        show_warning(f"{path.name}: {note}")
     for one in inside:
         try:
             made.append(_labels_layer(path / "labels" / one, f"{name} · {one}"))

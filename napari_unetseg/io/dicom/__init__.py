@@ -4,6 +4,14 @@ Nothing that says whose image it is leaves this package, but in a DICOM-SEG, whi
 """
 
 from napari_unetseg.io.dicom.family import Dicom
-from napari_unetseg.io.dicom.series import Series, inputs_of, is_input, list_series, one_per_series, sniffed
+from napari_unetseg.io.dicom.series import (
+    Series,
+    inputs_of,
+    is_input,
+    is_segmentation,
+    list_series,
+    one_per_series,
+    sniffed,
+)
 
-__all__ = ["Dicom", "Series", "inputs_of", "is_input", "list_series", "one_per_series", "sniffed"]
+__all__ = ["Dicom", "Series", "inputs_of", "is_input", "is_segmentation", "list_series", "one_per_series", "sniffed"]

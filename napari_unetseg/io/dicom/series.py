@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,19 @@ from napari_unetseg.io.dicom.headers import SUFFIXES, Header, is_dicom, maybe_di
 from napari_unetseg.io.dicom.planes import Plane, gather, planes_of
 from napari_unetseg.io.files import natural_key
 
-__all__ = ["Series", "inputs_of", "is_input", "list_series", "one_per_series", "series_of", "sniffed"]
+__all__ = [
+    "Series",
+    "inputs_of",
+    "is_input",
+    "is_segmentation",
+    "list_series",
+    "one_per_series",
+    "series_of",
+    "sniffed",
+]
+
+
+_LOOKED_AT = 500  # files of a folder, before it is none of DICOM
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +137,16 @@ def series_of(path: Path) -> Series:
 
 def sniffed(path: Path) -> bool:
     """Whether a path whose name says nothing is DICOM: a file that begins so, or a folder with such a file in it."""
-    if path.is_dir():
-        return any(True for _, files in _folders(path, True) for _ in files)
-    return maybe_dicom(path) and is_dicom(path)
+    if not path.is_dir():
+        return maybe_dicom(path) and is_dicom(path)
+    # a tree of many files that only might be DICOM, such as the chunks of an array, is given up early
+    inside = (Path(folder, name) for folder, _, names in os.walk(path) for name in sorted(names) if name[0] != ".")
+    return any(is_dicom(file) for file in itertools.islice(filter(maybe_dicom, inside), _LOOKED_AT))
+
+
+def is_segmentation(path: Path) -> bool:
+    """Whether a file is a DICOM-SEG."""
+    return is_input(path) and is_dicom(path) and read_header(path).is_segmentation
 
 
 def inputs_of(folder: Path, files: Sequence[Path]) -> list[Path]:
