@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from napari_unetseg.batch.local import Step
 from napari_unetseg.batch.outputs import Cluster, Job, Outputs
 from napari_unetseg.batch.work import Entry, Segmenter, failed
 from napari_unetseg.devices import limit_threads
@@ -108,12 +109,14 @@ class Computers:
     ----------
     client : distributed.Client
         Connected to the scheduler.
+    address : str
+        Of the scheduler.
     own : sequence of subprocess.Popen
         Workers that were started for this run; empty on a cluster that was there before.
     """
 
-    def __init__(self, client: Client, own: Sequence[subprocess.Popen[bytes]] = ()) -> None:
-        self._client, self._own = client, own
+    def __init__(self, client: Client, address: str, own: Sequence[subprocess.Popen[bytes]] = ()) -> None:
+        self._client, self._address, self._own = client, address, own
 
     @classmethod
     @contextlib.contextmanager
@@ -153,13 +156,13 @@ class Computers:
                     f"No Dask scheduler answers at {address}.",
                     hint="Check the address, and that this machine reaches it; --dask alone starts workers here.",
                 ) from error
-            yield cls(client, own)
+            yield cls(client, address, own)
 
     @property
     def said(self) -> str:
         """How many there are, in words."""
         count = len(self._client.scheduler_info(n_workers=-1)["workers"])
-        kind = "processes of this machine" if self._own else f"workers of {self._client.scheduler.address}"
+        kind = "processes of this machine" if self._own else f"workers of {self._address}"
         return f"Dask, {count} {kind}"
 
     def wait(self, control: Control) -> Generator[Event, None, None]:
@@ -176,7 +179,7 @@ class Computers:
 
     def segment(
         self, jobs: Sequence[Job], segmenter: Segmenter, begin: Callable[[Job], None], control: Control
-    ) -> Generator[tuple[Job, Entry], None, None]:
+    ) -> Generator[Step, None, None]:
         """Segment files on the workers; yields the row of each file once.
 
         Raises

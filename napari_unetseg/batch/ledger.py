@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import hashlib
+import itertools
 import json
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -90,6 +94,16 @@ class Ledger:
     def starts(self, file: Path) -> int:
         """How often a file was begun since it was last done or failed."""
         return len(self._begun.get(str(file), ()))
+
+    def sweep(self) -> None:
+        """Remove what a kill left half-written beside the masks that were begun."""
+        for line in itertools.chain.from_iterable(self._begun.values()):
+            mask = Path(line["mask"])
+            for target in (mask, *(beside(mask, suffix) for suffix in FLOATS)):
+                for part in target.parent.glob(f".????????-{glob.escape(target.name[-60:])}"):
+                    remove = shutil.rmtree if part.is_dir() else os.unlink
+                    with contextlib.suppress(OSError):
+                        remove(part)
 
     def start(self, file: Path, target: Path) -> None:
         """Say that a file is begun, so that a kill leaves no mask unclaimed."""

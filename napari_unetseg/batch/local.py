@@ -8,12 +8,11 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-
 from napari_unetseg.batch.outputs import Job
 from napari_unetseg.batch.work import Entry, Loaded, Segmenter, failed
 from napari_unetseg.errors import Stopped
 from napari_unetseg.events import Control, Event, TileDone
+from napari_unetseg.inference import Belief
 
 __all__ = ["run_here"]
 
@@ -102,7 +101,7 @@ class _Pipeline:
             try:
                 event = next(run)
             except StopIteration as end:
-                found: np.ndarray | Entry = end.value
+                found: Belief | Entry = end.value
                 break
             if tiles and isinstance(event, TileDone) and time.monotonic() - last > 0.5:
                 last = time.monotonic()

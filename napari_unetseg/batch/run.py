@@ -97,6 +97,7 @@ def segment_folder(
             device = computers.said
         yield Started(f"segmenting {len(run.files)} files", device, len(run.files))
         yield from run.take_over(control)
+        steps: Generator[Step, None, None]
         if cluster is not None:
             steps = computers.segment(run.jobs, segmenter, run.begin, control)
         else:
@@ -114,9 +115,12 @@ class _Run:
             raise ReadError(f"There is no earlier run in {folder}.", hint="Run once without --failed-only.")
         self.folder, self.segmenter, self.failed_only = folder, segmenter, failed_only
         self.ledger = Ledger(folder, segmenter.recipe)
+        self.ledger.sweep()
         written = self.ledger.written
         # an image may have that name; ours is not taken for one
-        self.sheet = None if (folder / SHEET).exists() and not self.ledger.entries else folder / SHEET
+        entries, sheet = self.ledger.entries, folder / SHEET
+        theirs = sheet.exists() and (not entries or str(sheet) in entries)
+        self.sheet = None if theirs else sheet
         self.files = without(files, {*written, *([self.sheet] if self.sheet else [])})
         self.targets = place_masks(self.files, folder, written)
         self.jobs: list[Job] = []

@@ -150,7 +150,15 @@ class Segmenter:
 
 def failed(error: str) -> Entry:
     """Row of a file that has no mask, for `error`."""
-    nothing = {"mask": "", "classes": [], "doubt": None, "flags": [], "why": "", "image_hash": "", "mask_hash": ""}
+    nothing: Entry = {
+        "mask": "",
+        "classes": [],
+        "doubt": None,
+        "flags": [],
+        "why": "",
+        "image_hash": "",
+        "mask_hash": "",
+    }
     return {"status": "failed", "error": error, **nothing, "model": "", "seconds": 0.0, "worker": ""}
 
 

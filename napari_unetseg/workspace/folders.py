@@ -56,7 +56,7 @@ class Folders(Comparing):
         self._ready("segment_folder")
         self.folder_rows, self.folder_out = (), Path(out)
         self.folder_changed.emit(())
-        args = {"inputs": [str(path) for path in inputs], "model": str(self.model), "out": str(out)}
+        args: dict[str, Any] = {"inputs": [str(path) for path in inputs], "model": str(self.model), "out": str(out)}
         if failed_only:
             args["failed_only"] = True
         self._send(self._begin("segment", args, f"Segmenting into {Path(out).name}."))

@@ -1,0 +1,108 @@
+"""Flags, the worst first, the report and the contact sheet."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from tiny import blobs
+
+import napari_unetseg as nus
+from napari_unetseg.batch import segment_folder
+from napari_unetseg.batch.quality import look_at, worst_first
+from napari_unetseg.batch.run import SHEET
+from napari_unetseg.nets import Model
+
+
+def probability(p):
+    return np.stack([1 - p, p]).astype(np.float32)
+
+
+def test_sure_undecided_and_empty(model):
+    image = nus.Volume(np.zeros((1, 20, 20), np.uint8))
+    disc = np.zeros((20, 20))
+    disc[5:15, 5:15] = 1
+    for p, flags in ((0.99 * disc, []), (0.55 * disc, ["uncertain"]), (0.02 + 0 * disc, ["empty"])):
+        found = look_at(probability(p), (p > 0.5).astype(np.uint8), image, model)
+        assert found["flags"] == flags, found
+    assert look_at(probability(0.55 * disc), disc, image, model)["doubt"] > 0.9
+
+
+def test_an_image_unlike_those_learned_from_is_flagged(tmp_path):
+    from tiny import folder_of_blobs
+
+    folder = folder_of_blobs(tmp_path / "data", 3, (48, 48))
+    plan = nus.Plan(net={"name": "unet", "width": 0.1}, training={"patch": (32, 32), "epochs": 1, "steps_per_epoch": 2})
+    nus.fine_tune(folder, plan).save(tmp_path / "m")
+    model = Model.load(tmp_path / "m")
+    assert model.facts["seen"]["images"] >= 2
+    noise = np.random.default_rng(0).integers(0, 4000, (1, 48, 48)).astype(np.uint16)
+    nus.write(tmp_path / "in" / "noise.tif", nus.Volume(noise, nus.Geometry((0.5, 0.5), "um")))
+    alike = (1000 * blobs((48, 48), 9)[0] + 2000).clip(0).astype(np.uint16)
+    nus.write(tmp_path / "in" / "alike.tif", nus.Volume(alike[None], nus.Geometry((0.5, 0.5), "um")))
+    nus.write(tmp_path / "in" / "coarse.tif", nus.Volume(alike[None], nus.Geometry((5.0, 5.0), "um")))
+    rows = segment_folder(tmp_path / "in", model, tmp_path / "out")
+    flags = {row["file"].rsplit("/", 1)[-1]: row["flags"] for row in rows}
+    assert {name: "unlike" in flag for name, flag in flags.items()} == {
+        "alike.tif": False, "coarse.tif": True, "noise.tif": True,
+    }  # fmt: skip
+
+
+def test_worst_first():
+    entries = [
+        {"status": "done", "flags": [], "doubt": 0.1},
+        {"status": "done", "flags": ["unlike"], "doubt": 0.0},
+        {"status": "failed"},
+        {"status": "done", "flags": [], "doubt": 0.4},
+        {"status": "done", "flags": ["uncertain", "unlike"], "doubt": 0.6},
+    ]
+    assert [entries.index(one) for one in worst_first(entries)] == [2, 4, 1, 3, 0]
+
+
+def test_the_report_stands_alone_and_shows_the_worst_first(model, many, tmp_path):
+    folder, out = many(3, broken=(2,)), tmp_path / "out"
+    (folder / "series-1" / "<i>odd & name.tif").write_bytes((folder / "series-0" / "000.tif").read_bytes())
+    segment_folder(folder, model, out)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert page.count("data:image/jpeg;base64,") == 3
+    assert "&lt;i&gt;odd &amp; name.tif" in page
+    assert "<i>" not in page
+    assert page.index("002.tif") < page.index("000.tif")
+    assert nus.read(out / SHEET).data.shape[0] == 3
+    assert json.loads((out / "run.json").read_text())["failed"] == 1
+    before = (out / "report.html").stat().st_mtime_ns
+    again = segment_folder(folder, model, out)
+    assert (out / "report.html").stat().st_mtime_ns > before
+    assert (out / "report.html").read_text(encoding="utf-8").count("data:image/jpeg") == 3
+    assert len(again) == 4
+
+
+def test_an_image_with_the_name_of_the_contact_sheet_is_never_written_over(model, many):
+    folder = many(1)
+    pixels = np.arange(1024, dtype=np.uint8).reshape(1, 32, 32)
+    nus.write(folder / SHEET, nus.Volume(pixels))
+    for _ in range(2):
+        assert len({row["file"] for row in segment_folder(folder, model, folder)}) == 2
+        np.testing.assert_array_equal(nus.read(folder / SHEET).data, pixels)
+
+
+def test_our_contact_sheet_is_no_input_of_the_next_run(model, many):
+    folder = many(2)
+    for _ in range(2):
+        assert len(segment_folder(folder, model, folder)) == 2
+    assert (folder / SHEET).exists()
+
+
+@pytest.mark.parametrize("shape", [(6, 30, 40), (30, 40), (400, 20)])
+def test_thumbnails_of_planes_and_volumes(shape, tmp_path):
+    from PIL import Image
+
+    from napari_unetseg.batch.thumbnails import SIDE, save_thumbnail
+
+    image, mask = blobs(shape)
+    save_thumbnail(tmp_path / "deep" / "t.jpg", image[None], mask)
+    with Image.open(tmp_path / "deep" / "t.jpg") as picture:
+        assert max(picture.size) <= SIDE
