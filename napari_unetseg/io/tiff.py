@@ -90,7 +90,7 @@ class Tiff(Format):
         if layout.dtype == np.float16:
             raise WriteError("OME-TIFF has no half floats.", hint="Write float32.")
         axes = ("" if layout.labels else "C") + layout.geometry.axes
-        offset, _ = tifffile.imwrite(
+        place = tifffile.imwrite(
             path,
             shape=layout.shape,
             dtype=layout.dtype,
@@ -100,7 +100,8 @@ class Tiff(Format):
             metadata=_ome_metadata(axes, layout.geometry, layout.shape),
             returnoffset=True,
         )
-        return Store(RawFile.make(path, offset, layout.shape, layout.dtype))
+        assert place is not None  # as asked for
+        return Store(RawFile.make(path, place[0], layout.shape, layout.dtype))
 
 
 FORMATS.register("tiff", keeps="affine")(Tiff())
