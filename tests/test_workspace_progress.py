@@ -1,4 +1,4 @@
-"""The workspace: what more strokes are worth, comparing nets, going on after a kill, and what differs between rounds."""
+"""The workspace: worth of more strokes, comparing nets, going on after a kill, what differs between rounds."""
 
 from __future__ import annotations
 
