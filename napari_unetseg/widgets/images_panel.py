@@ -51,7 +51,9 @@ class ImagesPanel(Panel):
         self._unlock = Actions(self.look_only, self.take_over, stretch=(1, 1))
         self.list = self._make_list()
         self.add_files = Action(
-            "Add files…", "TIFF, NIfTI, PNG or JPEG, 2D or 3D; or drop files onto this panel. They stay where they are."
+            "Add files…",
+            "TIFF, NIfTI, DICOM, PNG or JPEG, 2D or 3D; or drop files or folders onto this panel. They stay where they "
+            "are.",
         )
         self.add_layers = Action("Add open layers", "Take the images that are open in napari into the project")
         self.remove = Action("Remove", "Take the chosen image out of the project; its file is not touched")
@@ -145,14 +147,11 @@ class ImagesPanel(Panel):
         files.ask_files(self, "Add images", self.add_paths)
 
     def add_paths(self, paths: Sequence[str]) -> None:
-        """Add image files, and the images of folders."""
+        """Add image files, and the images of folders; the files of a DICOM series are one image."""
         from napari_unetseg.io import find_images
 
         def added() -> None:
-            found: list[Any] = []
-            for path in paths:
-                found += find_images(path) if Path(path).is_dir() else [path]
-            self.context.workspace.add_images(found)
+            self.context.workspace.add_images(find_images(paths))
 
         self.context.do(added)
 

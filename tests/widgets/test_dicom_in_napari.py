@@ -109,5 +109,7 @@ def test_folders_without_dicom_are_left_to_others(tmp_path):
 
 
 def test_the_images_panel_takes_a_study(bench, study):
+    bench.images.add_paths([str(path) for path in (study / "b").iterdir()])
+    assert bench.context.workspace.cases[-1] == "b", "its files are one image"
     bench.images.add_paths([str(study)])
-    assert bench.context.workspace.cases[-2:] == ("a", "b")
+    assert bench.context.workspace.cases[-2:] == ("b", "a")

@@ -46,6 +46,17 @@ class Plane:
         """Rows and columns."""
         return int(self.header.number("Rows", 0) or 0), int(self.header.number("Columns", 0) or 0)
 
+    @property
+    def normal(self) -> np.ndarray:
+        """Direction across a plane that has a place."""
+        row, column = np.asarray(self.directions)
+        return np.cross(row, column)
+
+    @property
+    def height(self) -> float:
+        """How far along its normal a plane with a place lies, in mm."""
+        return float(np.asarray(self.position) @ self.normal)
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -122,8 +133,7 @@ def place(planes: Sequence[Plane], fingerprint: Callable[[Plane], object]) -> St
     planes = _without_copies(planes, notes)
     if first.position is None or first.directions is None:
         return _unplaced(planes, notes)
-    normal = np.cross(*first.directions)
-    heights = np.array([plane.position @ normal for plane in planes])
+    heights = [plane.height for plane in planes]
     spots: list[list[Plane]] = []
     last = -np.inf
     for index in np.argsort(heights, kind="stable"):
@@ -132,13 +142,14 @@ def place(planes: Sequence[Plane], fingerprint: Callable[[Plane], object]) -> St
             last = heights[index]
         spots[-1].append(planes[index])
     spots = _channels(spots, fingerprint, notes)
-    affine, spacing, even = _affine([spot[0] for spot in spots], normal, notes)
+    affine, spacing, even = _affine([spot[0] for spot in spots], notes)
     return Stack(tuple(map(tuple, spots)), Geometry(spacing, "mm", affine, "RAS+"), tuple(notes), even)
 
 
-def _affine(planes: Sequence[Plane], normal: np.ndarray, notes: list[str]) -> tuple[np.ndarray, tuple, bool]:
+def _affine(planes: Sequence[Plane], notes: list[str]) -> tuple[np.ndarray, tuple, bool]:
     """Affine to RAS+ from the index (z, y, x), spacing, and whether each plane lies where it says."""
-    first = planes[0]
+    first, normal = planes[0], planes[0].normal
+    row, column = np.asarray(first.directions)
     dy, dx = first.spacing or (1.0, 1.0)
     if first.spacing is None:
         notes.append("The file gives no pixel size; 1 mm is used.")
@@ -151,7 +162,7 @@ def _affine(planes: Sequence[Plane], normal: np.ndarray, notes: list[str]) -> tu
         sizes = (first.header.number("SpacingBetweenSlices"), first.header.number("SliceThickness"), 1.0)
         step, even = normal * next(abs(size) for size in sizes if size), True
     affine = np.eye(4)
-    affine[:3, :3] = np.stack([step, first.directions[1] * dy, first.directions[0] * dx], axis=1)
+    affine[:3, :3] = np.stack([step, column * dy, row * dx], axis=1)
     affine[:3, 3] = positions[0]
     affine[:3] = _LPS_TO_RAS @ affine[:3]
     # the distance between planes, not between the first voxels of sheared ones, makes the voxel's volume right
@@ -304,7 +315,7 @@ def _moved(plane: Plane, index: int) -> np.ndarray | None:
     if offsets is None and not distance:
         return None
     along = offsets[index] if offsets is not None else index * float(distance or 0)
-    return plane.position + np.cross(*plane.directions) * along
+    return plane.position + plane.normal * along
 
 
 def _together(a: Plane, b: Plane) -> bool:
@@ -319,8 +330,9 @@ def _together(a: Plane, b: Plane) -> bool:
     if a.position is None:
         scanned = str(a.header.get("Modality")) in _STACKED and not (a.header.is_screenshot or b.header.is_screenshot)
         return a.header is b.header or scanned
-    placed = a.directions is not None and b.directions is not None
-    return placed and bool(np.abs(a.directions - b.directions).max() < _TURN)
+    if a.directions is None or b.directions is None:
+        return False
+    return bool(np.abs(a.directions - b.directions).max() < _TURN)
 
 
 def _directions(numbers: tuple[float, ...] | None) -> np.ndarray | None:

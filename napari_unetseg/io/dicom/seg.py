@@ -134,7 +134,7 @@ def read_segmentation(path: Path) -> LabelVolume:
             raise ReadError(
                 f"{path.name} does not say where its frames lie.", hint="Export the segmentation as NIfTI instead."
             )
-        heights = [plane.position @ np.cross(*plane.directions) for plane in planes]
+        heights = [plane.height for plane in planes]
         order = np.argsort(heights, kind="stable")
         # one plane for each position, whatever segments it is of
         firsts = [planes[i] for n, i in enumerate(order) if n == 0 or heights[i] - heights[order[n - 1]] > 0.01]
@@ -143,8 +143,8 @@ def read_segmentation(path: Path) -> LabelVolume:
     labels = np.zeros((max(index.values()) + 1, *planes[0].shape), np.uint16)
     decoder, overlapping = Decoder(), False
     for plane in sorted(planes, key=lambda plane: plane.segment):
-        here = plane.position @ np.cross(*plane.directions)
-        target = labels[index[min(index, key=lambda height, here=here: abs(height - here))]]
+        known = np.array(list(index))
+        target = labels[index[known[np.abs(known - plane.height).argmin()]]]
         values = decoder.frame(plane)[0]
         if kind == "LABELMAP":
             target[...] = values
@@ -160,8 +160,7 @@ def read_segmentation(path: Path) -> LabelVolume:
 
 def _filled(header: Header, geometry: Geometry, planes: Sequence[Plane]) -> tuple[Geometry, dict[float, int]]:
     """Grid with a place for the planes that were left out because they are empty, and the index of each height."""
-    normal = np.cross(*planes[0].directions)
-    heights = np.array([plane.position @ normal for plane in planes])
+    heights = np.array([plane.height for plane in planes])
     shared = header.get("SharedFunctionalGroupsSequence") or [{}]
     measures = (shared[0].get("PixelMeasuresSequence") or [{}])[0]
     # an uneven stack gives no distance: what is missing there was never scanned
