@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QFormLayout, QPushButton, QVBoxLayout, QWidget
 from napari_unetseg.widgets.context import Context
 from napari_unetseg.widgets.net_row import weights
 from napari_unetseg.widgets.parts import Choice, label, set_role
+from napari_unetseg.widgets.planned import PlannedBox
 
 __all__ = ["AdvancedDrawer"]
 
@@ -69,7 +70,7 @@ _KINDS = {"block": "Block", "skip": "Skips"}
 
 
 class AdvancedDrawer(QWidget):
-    """Width, depth, normalisation, dropout, block and skip of the net, closed until it is asked for.
+    """Width, depth, normalisation, dropout, block and skip of the net, patches and augmentation; closed at first.
 
     Parameters
     ----------
@@ -88,6 +89,7 @@ class AdvancedDrawer(QWidget):
         self.fields = {name: Choice(options, _TIPS[name]) for name, (_, options) in _FIELDS.items()}
         self.parts = {kind: Choice((_OWN,), _TIPS[kind]) for kind in _KINDS}
         self.check = label("")
+        self.planned = PlannedBox(context)
         self.reset = QPushButton("Decide all for me")
         self.reset.setToolTip("Take back every choice of this drawer")
         self._inside = self._lay_out()
@@ -96,7 +98,7 @@ class AdvancedDrawer(QWidget):
         for kind, box in self.parts.items():
             box.chosen.connect(lambda value, kind=kind: self._compose(kind, value))
         self.button.toggled.connect(self._open)
-        self.reset.clicked.connect(lambda: context.do(workspace.decide_for_me, "net", *self.fields, "parts"))
+        self.reset.clicked.connect(self._reset)
         workspace.plan_changed.connect(self._show)
         workspace.nets_changed.connect(self._take_parts)
         workspace.net_checked.connect(self._show_check)
@@ -117,6 +119,7 @@ class AdvancedDrawer(QWidget):
             box.setAccessibleName(title.text())
             form.addRow(title, box)
         form.addRow(self.check)
+        form.addRow(self.planned)
         form.addRow(self.reset)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -133,6 +136,11 @@ class AdvancedDrawer(QWidget):
             self.context.do(workspace.decide_for_me, "net", field)
         else:
             self.context.do(workspace.change_plan, net={field: value})
+
+    def _reset(self) -> None:
+        workspace = self.context.workspace
+        self.context.do(workspace.decide_for_me, "training", *self.planned.fields)
+        self.context.do(workspace.decide_for_me, "net", *self.fields, "parts")
 
     def _compose(self, kind: str, value: Any) -> None:
         parts = {**self.context.workspace.plan.net.parts, kind: value}
@@ -163,6 +171,7 @@ class AdvancedDrawer(QWidget):
             part = plan.net.parts.get(kind)
             box.set_value(part)
             given += [f"{part} {kind}s"] if part is not None else []
+        given += [f"{name.partition('_')[0]} given" for name in self.planned.fields if plan.given("training", name)]
         net = next((net for net in workspace.nets if net["name"] == plan.net.name), {})
         possible = bool(net.get("pretrained") or plan.net.pretrained)
         self.fields["pretrained"].setVisible(possible)

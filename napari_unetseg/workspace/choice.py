@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from napari_unetseg.plan import Plan
-from napari_unetseg.workspace.desk import Desk
+from napari_unetseg.workspace.desk import MINUTES, Desk
 from napari_unetseg.workspace.state import Jobs
 
 __all__ = ["Choice"]
@@ -49,6 +49,26 @@ class Choice(Desk):
         self._asked = self._shapes()
         self._jobs.submit("nets", self._asked, self._on_nets)
         self._check_net()
+
+    def ask_plan(self, then: Callable[[Mapping[str, Any]], None]) -> None:
+        """Have all decisions for the next training, its time and its memory told before it begins.
+
+        `then` gets the answer of the verb ``plan``; ``message`` and ``hint`` where there is none. An answer for a plan
+        that was changed meanwhile is dropped.
+        """
+        project, plan = self._ready("train"), self.plan
+        given = json.loads(plan.to_json(complete=False))
+        args = {"project": str(project.path), "plan": given, "minutes": plan.training.minutes or MINUTES}
+
+        def answered(event: Mapping[str, Any]) -> None:
+            if plan is not self.plan or project is not self.project:
+                return
+            if event["event"] == "Done":
+                then(event["result"])
+            elif event["event"] == "Failed":
+                then(event)
+
+        self._jobs.submit("plan", args, answered)
 
     @property
     def asking(self) -> bool:
