@@ -1,0 +1,110 @@
+"""The first seconds: the instant model answers, teaches, and is overtaken."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import blobs
+
+import napari_unetseg as nus
+from napari_unetseg.data.annotator import scribble
+from napari_unetseg.data.hints import encode_hints
+from napari_unetseg.events import Control, Leads, PreviewReady, StepDone, Validated, View
+from napari_unetseg.training import fine_tune
+from napari_unetseg.training.teacher import _near_strokes, learn_hints
+
+
+@pytest.fixture
+def project(tmp_path):
+    made = nus.Project.create(tmp_path / "p.unetseg", classes=["background", "cell"])
+    for number in range(4):
+        image, mask = blobs((64, 64), seed=number)
+        case = made.add_array(f"image {number}", nus.Volume(image[None]))
+        made.annotate(case, scribble(mask, 2, np.random.default_rng(number), 0.03))
+    yield made
+    made.close()
+
+
+def plan(**training) -> nus.Plan:
+    small = {"epochs": 2, "steps_per_epoch": 8, "patch": (32, 32), "batch_size": 2, "device": "cpu"}
+    return nus.Plan(net={"width": 0.1}, training={**small, **training})
+
+
+def test_the_instant_model_answers_before_the_first_step(project):
+    control = Control(View("image 0"))
+    events = list(fine_tune.events(project, plan(), control=control))
+    kinds = [type(event) for event in events]
+    assert kinds.index(Leads) < kinds.index(PreviewReady) < kinds.index(StepDone)
+    first = next(event for event in events if isinstance(event, Leads))
+    assert first.who == "instant"
+    assert first.scores.mean_dice > 0.7
+    _, truth = blobs((64, 64), seed=0)
+    shown = next(event for event in events if isinstance(event, PreviewReady)).mask
+    assert 2 * (shown & truth).sum() / (shown.sum() + truth.sum()) > 0.7
+
+
+def test_the_better_of_the_two_is_kept_unless_a_net_was_asked_for(project):
+    hopeless = {"epochs": 1, "steps_per_epoch": 1}
+    events, model = [], None
+    run = fine_tune.events(project, plan(**hopeless))
+    while model is None:
+        try:
+            events.append(next(run))
+        except StopIteration as end:
+            model = end.value
+    assert [event.who for event in events if isinstance(event, Leads)] == ["instant"]
+    assert model.plan.net.name == "instant"
+    assert model.scores.mean_dice > max(e.scores.mean_dice for e in events if isinstance(e, Validated))
+    asked = fine_tune(project, plan(**hopeless).change(net={"name": "unet"}))
+    assert asked.plan.net.name == "unet"
+
+
+def test_the_net_takes_the_lead_once_it_is_better(project):
+    events = list(fine_tune.events(project, plan(epochs=10)))
+    leads = [event for event in events if isinstance(event, Leads)]
+    assert [event.who for event in leads] == ["instant", "unet"]
+    assert leads[1].scores.mean_dice >= leads[0].scores.mean_dice
+
+
+def test_going_on_from_the_instant_model_begins_the_net_anew(project, tmp_path):
+    instant = fine_tune(project, plan(epochs=1, steps_per_epoch=1), folder=tmp_path / "one")
+    assert instant.plan.net.name == "instant"
+    steps = [e for e in fine_tune.events(project, plan(), start=tmp_path / "one") if isinstance(e, StepDone)]
+    assert len(steps) == 16
+
+
+def test_dense_labels_need_no_teacher(project):
+    for case in project.cases:
+        _, mask = blobs((64, 64), seed=int(case[-1]))
+        project.annotate(case, mask + 1)
+    assert not any(isinstance(event, Leads) for event in fine_tune.events(project, plan()))
+
+
+def test_strokes_alone_on_request(project):
+    assert not any(isinstance(event, Leads) for event in fine_tune.events(project, plan(teacher=0.0)))
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 3])
+def test_hints_count_only_where_nobody_labelled(outputs):
+    classes = max(2, outputs)
+    logits = torch.randn(2, outputs, 6, 6, requires_grad=True)
+    believed = torch.rand(2, classes, 6, 6).softmax(1)
+    hints = torch.from_numpy(encode_hints(believed.numpy().swapaxes(0, 1)).astype(np.int64))
+    known = torch.rand(2, 6, 6) < 0.5
+    hints[:, 0] = 0
+    learn_hints(logits, hints, known).backward()
+    silent = known | (hints == 0)
+    assert (logits.grad.abs().sum(1)[silent] == 0).all()
+    assert (logits.grad.abs().sum(1)[~silent] > 0).all()
+    assert learn_hints(logits, hints, torch.ones_like(known)) == 0
+
+
+def test_tiles_of_large_images_are_hinted_where_the_strokes_are():
+    known = np.zeros((100, 70), bool)
+    known[5:8, 60:66] = True
+    known[90, 3] = True
+    tiles = _near_strokes(known, 32)
+    starts = [tuple(part.start for part in tile) for tile in tiles]
+    assert starts[0] == (0, 32)
+    assert set(starts[:3]) == {(0, 32), (0, 64), (64, 0)}
+    assert len(set(starts)) == len(starts)
+    assert (32, 0) in starts
