@@ -138,6 +138,7 @@ def write(path: AnyPath, volume: Volume | LabelVolume, like: Volume | LabelVolum
         _check_written(fmt, beside, path, volume)
 
     atomic_write(path, write_and_check, fmt.folder)
+    fmt.named(path)
     return path
 
 
@@ -203,6 +204,13 @@ def create_lazy(
 @contextlib.contextmanager
 def _filled(fmt: Format, path: Path, layout: Layout) -> Iterator[Store]:
     """Store of a new file, which takes its name at the end of the context."""
+    with _unnamed(fmt, path, layout) as store:
+        yield store
+    fmt.named(path)
+
+
+@contextlib.contextmanager
+def _unnamed(fmt: Format, path: Path, layout: Layout) -> Iterator[Store]:
     with written_beside(path, fmt.folder) as beside:
         with _refusals(path):
             store = fmt.create_lazy(beside, layout)

@@ -94,6 +94,9 @@ class Format(ABC):
         name that the user knows, and `napari_unetseg.io.write` says that one.
         """
 
+    def named(self, path: Path) -> None:  # noqa: B027  # most formats have nothing to do
+        """Called when what was written has its name `path`, for a format that lists its parts elsewhere."""
+
     def open_lazy(self, path: Path) -> LazyVolume:
         """Image whose voxels stay on disk; decoded as a whole here, for a format that has no parts."""
         return LazyVolume.of(self.read(path), path)

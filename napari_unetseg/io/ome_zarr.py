@@ -72,6 +72,11 @@ class OmeZarr(Format):
         store = self.create_lazy(path, Layout(array.shape, array.dtype, volume.geometry, header, labels))
         store.array[...] = array
 
+    def named(self, path: Path) -> None:
+        """Labels that were written into an image are listed there."""
+        if path.parent.name == "labels" and super().reads(path.parents[1]):
+            _list_labels(path.parents[1], path.name)
+
     def create_lazy(self, path: Path, layout: Layout) -> Store:
         """Empty arrays with all their metadata; chunks of zeros are not stored."""
         import zarr
@@ -107,6 +112,20 @@ class OmeZarr(Format):
             dimension_names=names if version == "0.5" else None,
         )
         return Store(array)
+
+
+def _list_labels(image: Path, name: str) -> None:
+    """Add a name to the list of the labels inside an image, where other programs look for it."""
+    import zarr
+
+    node = _open_node(image)
+    group = zarr.open_group(image / "labels", mode="a", zarr_format=node.metadata.zarr_format)
+    metadata, _ = _metadata(group)
+    names = [one for one in metadata.get("labels", ()) if one != name] + [name]
+    if node.metadata.zarr_format == 3:
+        group.attrs["ome"] = {"version": "0.5", **metadata, "labels": names}
+    else:
+        group.attrs["labels"] = names
 
 
 def kinds_of_zarr(path: Path) -> tuple[bool, tuple[str, ...]]:

@@ -123,6 +123,21 @@ def test_labels_inside_an_image(tmp_path):
     assert "labels/cells" in caught.value.hint
 
 
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_labels_written_into_an_image_are_listed_there(version, tmp_path):
+    path = group(tmp_path / "a.ome.zarr", VALUES, version=version)
+    scan = io.read(path)
+    io.write(path / "labels" / "cells", LabelVolume(VALUES % 4), like=scan)
+    with io.create_lazy(path / "labels" / "nuclei", scan) as file:
+        file[0] = 1
+    io.write(path / "labels" / "cells", LabelVolume(VALUES % 5), like=scan)
+    inside = dict(zarr.open_group(path / "labels", mode="r").attrs)
+    assert inside.get("ome", inside)["labels"] == ["nuclei", "cells"]
+    assert np.array_equal(io.read_labels(path / "labels" / "cells").data, VALUES % 5)
+    assert io.read_labels(path / "labels" / "nuclei").data.sum() == 42
+    assert np.array_equal(io.read(path).data[0], VALUES)
+
+
 def test_metadata_changed_by_others_count_more_than_ours(tmp_path):
     turned = Geometry((2, 1, 1), "mm", np.diag((2.0, -1.0, 1.0, 1.0)), "RAS+")
     path = io.write(tmp_path / "a.ome.zarr", Volume(VALUES[None], turned))
