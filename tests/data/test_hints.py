@@ -40,8 +40,8 @@ def test_hints_are_cut_and_moved_with_the_image(patch):
     said = batch.hints > 0
     torch.testing.assert_close(batch.hints[said], batch.image[:, 0].long()[said] + 1)
     assert 0 < int((batch.hints.flatten(1) > 0).any(1).sum()) < 8  # the other image has none
-    if patch == (16, 16):
-        assert said.flatten(1).float().mean(1).isin(torch.tensor([0.0, 1.0])).all()
+    if patch == (16, 16):  # inside the image all of a patch has hints, or none
+        assert set(said.flatten(1).float().mean(1).tolist()) == {0.0, 1.0}
     flat = torch.zeros(8)
     turned = Draw(
         torch.tensor([[0.0, 1.0], [-1.0, 0.0]]).repeat(8, 1, 1), None, torch.ones(8, 1), torch.zeros(8, 1), flat + 1,
