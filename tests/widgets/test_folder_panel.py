@@ -34,7 +34,7 @@ def run(bench, jobs, images, tmp_path):
         status = "failed" if flags is None else "done"
         jobs.tell(
             "FileDone", index=index, total=3, file=str(images / name), status=status, seconds=1.0, left=1.0, rate=2.0,
-            error="It is cut short." if status == "failed" else "", flags=flags or [], doubt=doubt, mask=str(out / name),
+            error="" if flags is not None else "It is cut short.", flags=flags or [], doubt=doubt, mask=str(out / name),
         )  # fmt: skip
     jobs.tell("Done", result={"rows": [], "out": str(out), "stopped": False})
     return bench.folder

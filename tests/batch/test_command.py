@@ -1,0 +1,50 @@
+"""``napari-unetseg segment``: lists, failed files again, exit codes, and what the terminal shows."""
+
+from __future__ import annotations
+
+import json
+
+from napari_unetseg.cli import terminal
+from napari_unetseg.events import FileDone, Started
+
+
+def test_a_list_with_a_missing_file_is_exit_code_1_and_may_be_tried_again(cli, model, many, tmp_path):
+    folder, out = many(2), tmp_path / "out"
+    model.save(tmp_path / "m")
+    listed = tmp_path / "list.txt"
+    listed.write_text("many/series-0\nmany/series-1/001.tif\nmany/late.tif\n")
+    words = ("segment", listed, "-m", tmp_path / "m", "-o", out)
+    code, said, err = cli(*words)
+    assert (code, said.splitlines()[0]) == (1, f"2 of 3 files segmented; masks and table.csv are in {out}")
+    assert "late.tif: failed - " in err
+    assert "does not exist" in err
+    (folder / "late.tif").write_bytes((folder / "series-0" / "000.tif").read_bytes())
+    code, said, err = cli(*words, "--failed-only", "--json")
+    found = json.loads(said)
+    assert (code, found["files"], found["failed"]) == (0, 3, 0)
+    assert err.count("skipped") == 2
+
+
+def test_workers_without_a_cluster_are_refused(cli, tmp_path):
+    code, _, err = cli("segment", tmp_path, "-m", tmp_path, "-o", tmp_path, "--workers", 2)
+    assert (code, "--dask" in err) == (2, True)
+
+
+def test_of_many_files_only_those_are_named_that_need_a_look(capsys, monkeypatch):
+    monkeypatch.setattr(terminal.errors, "_width", 200)
+
+    def run():
+        yield Started("segmenting 100 files", "cpu", 100)
+        for index in range(100):
+            status, error = ("failed", "It is cut.") if index == 7 else ("done", "")
+            flags = ("empty",) if index == 9 else ()
+            yield FileDone(index, 100, f"/x/{index}.tif", status, error, 0.1, 9.0, 4.0, flags)
+
+    with terminal.Progress(console=terminal.errors, disable=True) as progress:
+        line = terminal._Line(progress, progress.add_task("", total=1.0, left=""))
+        for event in run():
+            line.show(event)
+        shown = progress.tasks[0]
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["segmenting 100 files on cpu", "  8/100 7.tif: failed - It is cut.", "  10/100 9.tif: done (empty)"]
+    assert (shown.description, shown.fields["left"]) == ("file 100/100, 4 files/s", "0:09 left")
