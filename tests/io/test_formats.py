@@ -138,7 +138,8 @@ def seen_by_others(path) -> tuple[np.ndarray, np.ndarray]:
         index = np.argwhere(np.asarray(Image.open(path)))[0]
         return np.array([0, *index]), np.ones(2)
     if path.suffix == ".zarr":
-        level = zarr.open_group(path, mode="r").attrs["multiscales"][0]["datasets"][0]
+        attributes = dict(zarr.open_group(path, mode="r").attrs)
+        level = attributes.get("ome", attributes)["multiscales"][0]["datasets"][0]
         scale, translation = (step[step["type"]] for step in level["coordinateTransformations"])
         index = np.argwhere(zarr.open_array(path / level["path"], mode="r")[...])[0]
         return index * scale + translation, np.array(scale)
@@ -151,12 +152,12 @@ def seen_by_others(path) -> tuple[np.ndarray, np.ndarray]:
     return start + np.argwhere(array)[0] * steps, steps
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_another_library_sees_a_marked_voxel_at_the_same_place(name, tmp_path):
+@pytest.mark.parametrize(("name", "header"), [*((name, {}) for name in FAMILIES), ("ome-zarr", {"ome-zarr": "0.5"})])
+def test_another_library_sees_a_marked_voxel_at_the_same_place(name, header, tmp_path):
     geometry = {"tiff": STAGE, "ome-zarr": STAGE, "raster": Geometry((1, 1))}.get(name, turned())
     shape = (5, 6, 7)[-geometry.ndim :]
     index = (3, 1, 4)[-geometry.ndim :]
-    mask = LabelVolume(np.zeros(shape, np.uint8), geometry)
+    mask = LabelVolume(np.zeros(shape, np.uint8), geometry, header=header)
     mask.data[index] = 2
     path = io.write(tmp_path / f"mask{io.FORMATS[name].mask_suffix}", mask)
     where, steps = seen_by_others(path)
