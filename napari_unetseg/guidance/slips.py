@@ -157,7 +157,7 @@ def contradictions(annotation: np.ndarray, *, fewest: int = 20, share: float = 0
     """
     mask, known = to_mask(annotation)
     found: list[SuspiciousStroke] = []
-    planes = np.flatnonzero(known.any(axis=(1, 2))) if annotation.ndim == 3 else []
+    planes: list[int] = np.flatnonzero(known.any(axis=(1, 2))).tolist() if annotation.ndim == 3 else []
     for below, above in itertools.pairwise(planes):
         if above - below != 1:
             continue
@@ -170,7 +170,7 @@ def contradictions(annotation: np.ndarray, *, fewest: int = 20, share: float = 0
             count, of = int(inside.sum()), int((parts[box] == number).sum())
             if count >= fewest and count >= share * of:
                 painted, instead = (int(np.bincount(mask[z][box][inside]).argmax()) for z in (less, other))
-                region = (slice(int(less), int(less) + 1), *box)
+                region = (slice(less, less + 1), *box)
                 found.append(SuspiciousStroke(region, painted, instead, count, count / of, "plane"))
     return sorted(found, key=lambda stroke: -stroke.voxels)
 
@@ -234,8 +234,8 @@ def _of_case(candidate: Candidate, model: Model, predictor: Predictor, confidenc
         parts = suspicious_strokes(probability, annotation[box], fewest=_PART)
         parts = [part for part in parts if not any(_overlap(part, stroke) for stroke in whole)]
         found += [replace(stroke, region=_shifted(stroke.region, box)) for stroke in whole + parts]
-    seen = [stroke for stroke in contradictions(annotation) if not any(_overlap(stroke, other) for other in found)]
-    return found + seen
+    between = [stroke for stroke in contradictions(annotation) if not any(_overlap(stroke, other) for other in found)]
+    return found + between
 
 
 def _boxes(annotation: np.ndarray, dims: int) -> Iterator[tuple[slice, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -40,14 +41,14 @@ def seen_of_plane(
     PlanError
         When there is no such plane.
     """
-    where = tuple(window)
+    where: tuple[Any, ...] = (..., *window)
     if index is None or image.ndim == 3:
-        return image[(..., *where)], None
+        return image[where], None
     planes = image.shape[1]
     if not 0 <= index < planes:
         raise PlanError(f"There is no plane {index}: the image has {planes}.", hint="Count planes from 0.")
     if predictor.plan.net.dims == 2:
-        return predictor.planes(image, (index,))[(..., *where)], None
+        return predictor.planes(image, (index,))[where], None
     half = (predictor.plan.training.patch or (32,))[0] // 2
     first = max(0, index - half)
-    return image[(slice(None), slice(first, index + half + 1), *where)], index - first
+    return image[:, first : index + half + 1][where], index - first
