@@ -12,7 +12,7 @@ from torch import nn
 from napari_unetseg.plan import TrainingPlan
 from napari_unetseg.registry import Registry
 
-__all__ = ["OPTIMISERS", "SCHEDULES", "Moment", "WeightAverage", "make_optimiser", "make_scaler"]
+__all__ = ["OPTIMISERS", "SCHEDULES", "Moment", "WeightAverage", "clip_gradients", "make_optimiser", "make_scaler"]
 
 _LEAST_GAIN = 1e-4  # in Dice: a score that is better by less counts as no better
 
@@ -96,6 +96,15 @@ def make_optimiser(net: nn.Module, plan: TrainingPlan) -> torch.optim.Optimizer:
 def make_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
     """What keeps small gradients from vanishing in float16; it does nothing in any other precision."""
     return torch.amp.GradScaler(device.type, enabled=precision == "float16")
+
+
+def clip_gradients(net: nn.Module, most: float) -> None:
+    """Scale the gradients of a net so that together they are no longer than `most`."""
+    parameters = [p for p in net.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    # to multiply all by one takes as long as the norm; to look at a number on a card would be to wait for it
+    if norm.device.type != "cpu" or not norm <= most:
+        nn.utils.clip_grads_with_norm_(parameters, most, norm)
 
 
 @SCHEDULES.register("constant")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from napari_unetseg.errors import UnknownName
-from napari_unetseg.optim import OPTIMISERS, SCHEDULES, Moment, WeightAverage, make_optimiser
+from napari_unetseg.optim import OPTIMISERS, SCHEDULES, Moment, WeightAverage, clip_gradients, make_optimiser
 from napari_unetseg.plan import TrainingPlan
 
 
@@ -123,3 +123,15 @@ def test_an_average_without_memory_is_the_net_itself():
         net.weight.add_(1.0)
     average.update(step=100)
     torch.testing.assert_close(average.average.weight, net.weight)
+
+
+@pytest.mark.parametrize("most", [0.5, 50.0])
+def test_gradients_are_clipped_as_torch_does_it(most):
+    nets = [nn.Linear(3, 2), nn.Linear(3, 2)]
+    for net in nets:
+        for index, p in enumerate(net.parameters()):
+            p.grad = torch.full_like(p, 2.0 + index)
+    clip_gradients(nets[0], most)
+    nn.utils.clip_grad_norm_(nets[1].parameters(), most)
+    for ours, theirs in zip(*(net.parameters() for net in nets), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)

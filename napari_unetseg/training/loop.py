@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from napari_unetseg.data.augment import augment
 from napari_unetseg.devices import is_out_of_memory
@@ -22,7 +21,7 @@ from napari_unetseg.errors import OutOfMemory, PlanError, Stopped, WriteError
 from napari_unetseg.events import Control, Event, Leads, Note, Started, StepDone, Validated, verb
 from napari_unetseg.inference.evaluate import evaluate
 from napari_unetseg.nets import Model
-from napari_unetseg.optim import SCHEDULES, Moment
+from napari_unetseg.optim import SCHEDULES, Moment, clip_gradients
 from napari_unetseg.plan import Plan
 from napari_unetseg.scores import Scores
 from napari_unetseg.training.job import Job, finish_job, prepare_job
@@ -179,7 +178,7 @@ def _learn(job: Job) -> float:
         job.scaler.scale(share).backward()
         loss += share.detach()
     job.scaler.unscale_(job.optimiser)
-    nn.utils.clip_grad_norm_(job.net.parameters(), 12.0)
+    clip_gradients(job.net, 12.0)
     job.scaler.step(job.optimiser)
     job.scaler.update()
     job.feed.look_ahead(job.batch_size)
@@ -209,7 +208,8 @@ def _validate(job: Job, control: Control) -> Generator[Event, None, None]:
     yield Validated(progress.step, scores, best, progress.seconds)
     if best and job.overtakes(scores):
         job.leader = None
-        yield Leads(job.plan.net.name, scores, progress.seconds)
+        text = f"{job.plan.net.name} has overtaken the instant model: {scores.sentence()}."
+        yield Leads(job.plan.net.name, scores, text, progress.seconds)
 
 
 def _try_to_score(job: Job, control: Control) -> Scores | None:
