@@ -159,6 +159,8 @@ def _skipped(fields: dict[str, Any], file: Path, offset: int, encoding: str) -> 
             offset = stream.tell()
     if bytes_ < 0:
         return (-1 if encoding == "raw" else offset), 0
+    if encoding != "raw" and bytes_ > MOST_HEADER:  # all of it would have to be unpacked
+        raise ReadError(f"{file.name} has a header that skips {bytes_} bytes.", hint="Export it again.")
     return offset, bytes_
 
 

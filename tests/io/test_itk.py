@@ -208,6 +208,7 @@ def test_metaimages_that_lie(changed, data, message, tmp_path):
         ({"sizes": "7 6"}, "header"),
         ({"type": "block"}, "type block"),
         ({"encoding": "hex"}, "packed as hex"),
+        ({"encoding": "gzip", "byte skip": str(2**40)}, "skips"),
         ({"data file": "LIST"}, "several files"),
         ({"kinds": "complex domain domain"}, "complex"),
         ({"space": "LPS", "space directions": "(1,0,0) (0,0,0) (0,0,3)"}, "voxel size"),
