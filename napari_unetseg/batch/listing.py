@@ -119,8 +119,11 @@ def _absolute(path: str | Path) -> Path:
     return Path(os.path.abspath(Path(path).expanduser()))  # not resolve(): a link is called by its own name
 
 
-def place_masks(files: Sequence[Path], folder: Path, written: Collection[Path]) -> list[Path]:
-    """Where each mask goes: the input's own path below the common folder, unique, and never on a file not `written`."""
+def place_masks(files: Sequence[Path], folder: Path, written: Collection[Path], nameless: bool = False) -> list[Path]:
+    """Where each mask goes: the input's own path below the common folder, unique, and never on a file not `written`.
+
+    With `nameless`, no mask goes out in a format that names the patient.
+    """
     common = Path(os.path.commonpath([file.parent for file in files]))
     taken: set[Path] = set(files)
 
@@ -129,7 +132,7 @@ def place_masks(files: Sequence[Path], folder: Path, written: Collection[Path]) 
 
     targets = []
     for file in files:
-        place, suffix = folder / file.relative_to(common).parent, _suffix(file)
+        place, suffix = folder / file.relative_to(common).parent, _suffix(file, nameless)
         target = place / (stem(file) + suffix)
         if not free(target):
             target = place / (file.name.replace(".", "_") + "_mask" + suffix)
@@ -142,8 +145,8 @@ def place_masks(files: Sequence[Path], folder: Path, written: Collection[Path]) 
     return targets
 
 
-def _suffix(file: Path) -> str:
+def _suffix(file: Path, nameless: bool) -> str:
     try:
-        return mask_suffix(file)
+        return mask_suffix(file, nameless)
     except UnetSegError:  # its name is of no format: it will fail, but needs its row
         return ".tif"

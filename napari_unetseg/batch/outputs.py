@@ -31,6 +31,8 @@ class Outputs:
         Average over mirrored copies, and over quarter turns where pixels are square; the model's plan may say so too.
     dropout : int
         Passes with dropout kept on; 0 for as many as the model's plan says.
+    nameless : bool
+        Masks of DICOM images as NIfTI, not as DICOM-SEG, which has to name the patient.
     """
 
     probabilities: bool = False
@@ -38,6 +40,7 @@ class Outputs:
     tta: bool = False
     turns: bool = False
     dropout: int = 0
+    nameless: bool = False
 
     def ensemble(self, models: Sequence[Model]) -> Ensemble:
         """Models made ready to be averaged in the way that was asked for."""

@@ -122,7 +122,7 @@ class _Run:
         theirs = sheet.exists() and (not entries or str(sheet) in entries)
         self.sheet = None if theirs else sheet
         self.files = without(files, {*written, *([self.sheet] if self.sheet else [])})
-        self.targets = place_masks(self.files, folder, written)
+        self.targets = place_masks(self.files, folder, written, segmenter.outputs.nameless)
         self.jobs: list[Job] = []
         self.rows: dict[Path, Entry] = {}
         self._total = len(self.files)

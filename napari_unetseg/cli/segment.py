@@ -32,6 +32,9 @@ def segment(
     tta: Annotated[bool, typer.Option("--tta", help="Average over mirrored copies (4 times slower, 8 in 3D).")] = False,
     turns: Annotated[bool, typer.Option("--turns", help="Over quarter turns too, where pixels are square.")] = False,
     dropout: Annotated[int, typer.Option(help="Passes with dropout kept on, to average.", min=0, max=1000)] = 0,
+    nifti: Annotated[
+        bool, typer.Option("--nifti", help="Masks of DICOM images as NIfTI, not as DICOM-SEG, which names the patient.")
+    ] = False,
     failed_only: Annotated[bool, typer.Option("--failed-only", help="Only what failed in an earlier run.")] = False,
     dask: Annotated[
         str | None,
@@ -49,7 +52,7 @@ def segment(
     limit_threads()
     control = Control()
     cluster = None if dask is None else Cluster("" if dask == HERE else dask, workers)
-    wanted = Outputs(probabilities, uncertainty, tta, turns, dropout)
+    wanted = Outputs(probabilities, uncertainty, tta, turns, dropout, nifti)
     events = segment_folder.events(
         inputs, model, out, wanted, control=control, failed_only=failed_only, cluster=cluster
     )

@@ -10,6 +10,7 @@ import pytest
 
 import napari_unetseg.io as io
 from napari_unetseg.errors import ReadError, WriteError
+from napari_unetseg.io.dicom import family
 from napari_unetseg.volume import LabelVolume
 
 hd = pytest.importorskip("highdicom")
@@ -204,9 +205,11 @@ def test_nifti_by_choice_lies_in_the_same_place(scan, tmp_path):
     assert np.array_equal(np.asarray(nib.load(path).dataobj).T, mask.data)
 
 
-def test_without_highdicom_masks_are_nifti(scan, tmp_path, monkeypatch):
+def test_without_highdicom_masks_are_nifti(scan, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert io.mask_suffix(tmp_path / "head") == ".nii.gz"
+    family._say_what_is_missing.cache_clear()
+    assert io.mask_suffix(tmp_path / "head") == io.mask_suffix(tmp_path / "head") == ".nii.gz"
+    assert caplog.text.count("because highdicom is not installed") == 1
     with pytest.raises(WriteError, match="needs highdicom") as caught:
         io.write(tmp_path / "mask.dcm", mask_for(scan), like=scan)
     assert "napari-unetseg[dicom]" in caught.value.hint

@@ -114,3 +114,6 @@ def test_a_run_over_a_study_names_nobody_but_in_dicom_seg(study, model, tmp_path
     # a second run has nothing to do
     again = segment_folder(study, tmp_path / "model", out, Outputs(probabilities=True, uncertainty=True))
     assert {row["mask"] for row in again} == {row["mask"] for row in rows}
+    segment_folder(study, tmp_path / "model", tmp_path / "nameless", Outputs(nameless=True))
+    assert (tmp_path / "nameless" / "a.nii.gz").is_file()
+    assert not traces(tmp_path / "nameless")

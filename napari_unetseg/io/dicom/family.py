@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
 from pathlib import Path
@@ -34,7 +35,9 @@ class Dicom(Format):
 
     def mask_suffix_of(self, path: Path) -> str:
         """As `mask_suffix`, but ``.nii.gz`` for pictures that have no place in a patient, which DICOM-SEG needs."""
-        if self.mask_suffix == ".dcm" and path.exists():
+        if self.mask_suffix != ".dcm":
+            _say_what_is_missing()
+        elif path.exists():
             try:
                 first = series_of(path).planes[0]
             except (UnetSegError, OSError):
@@ -91,6 +94,15 @@ class Dicom(Format):
 
 
 FORMATS.register("dicom", keeps="affine")(Dicom())
+
+
+@functools.cache
+def _say_what_is_missing() -> None:
+    """Once is enough."""
+    logger.warning(
+        "Masks of DICOM images are written as NIfTI, because highdicom is not installed; for DICOM-SEG: pip install "
+        '"napari-unetseg[dicom]"'
+    )
 
 
 def _about(series: Series) -> list[str]:
