@@ -89,6 +89,14 @@ def test_a_killed_training_is_offered_and_goes_on_with_its_own_strokes_and_plan(
     assert work.recall("trained_on")["round-001"] == {"a": 1}
 
 
+def test_a_round_after_the_instant_model_is_the_nets_again(work, jobs):
+    work.project.set_current_model(make_model(work, 0.7, net="instant"))
+    work.train()
+    args = jobs.submitted[-1][1]
+    assert (args["start"], args["plan"].get("net", {}).get("name", "unet")) == (None, "unet")
+    assert args["previous"] == str(work.model)
+
+
 def test_stop_while_the_strokes_are_being_saved_begins_no_training(jobs, tmp_path):
     class Slow:
         def __init__(self):

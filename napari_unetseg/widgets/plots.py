@@ -74,7 +74,7 @@ class _View(QWidget):
     def _colour(self, name: str, index: int) -> str:
         return self._colours.get(name, SERIES[index % len(SERIES)])
 
-    def _dots(self, plot: pg.PlotWidget, x: Sequence[float], y: Sequence[float], colour: str, **options: Any) -> None:
+    def _dots(self, plot: pg.PlotWidget, x: Sequence[float], y: Sequence[float], colour: Any, **options: Any) -> None:
         pen = pg.mkPen(colour, width=2.5)
         options = {"pen": pen, "symbol": "o", "symbolSize": 6, "symbolBrush": colour, "symbolPen": None, **options}
         plot.plot(np.asarray(x, float), np.asarray(y, float), **options)
@@ -91,9 +91,9 @@ class CurvesView(_View):
         self.score = _plot("Score per class where the net was not trained; 1 is perfect")
         self.score.setYRange(0, 1, padding=0.03)
         self.plots = [self.loss, self.score]
-        self.metric = Choice(METRICS, "Dice: 2 · overlap / (mask + truth). Jaccard: overlap / union. Both 0 to 1.")
-        self.metric.setMinimumContentsLength(6)
-        self.metric.setAccessibleName("Score shown in the curves")
+        self.shown = Choice(METRICS, "Dice: 2 · overlap / (mask + truth). Jaccard: overlap / union. Both 0 to 1.")
+        self.shown.setMinimumContentsLength(6)
+        self.shown.setAccessibleName("Score shown in the curves")
         self._loss_title = label("Loss", "muted", wrap=False)
         self._score_title = label("held out", "muted", wrap=False)
         self._loss_now = label("", "muted", wrap=False)
@@ -102,10 +102,10 @@ class CurvesView(_View):
             now.setAlignment(Qt.AlignmentFlag.AlignRight)
         self.column.addLayout(row(self._loss_title, self._loss_now, stretch=(0, 1)))
         self.column.addWidget(self.loss)
-        self.column.addLayout(row(self.metric, self._score_title, self._score_now, stretch=(0, 0, 1)))
+        self.column.addLayout(row(self.shown, self._score_title, self._score_now, stretch=(0, 0, 1)))
         self.column.addWidget(self.score)
         self._loss_lines = [self.loss.plot(), self.loss.plot()]
-        self.metric.chosen.connect(lambda _: self.draw())
+        self.shown.chosen.connect(lambda _: self.draw())
         self.set_look(look)
 
     def show_curves(self, curves: Curves) -> None:
@@ -135,7 +135,7 @@ class CurvesView(_View):
         if not curves.validations:
             return
         steps = [step for step, _ in curves.validations]
-        last, metric = curves.validations[-1][1], str(self.metric.value)
+        last, metric = curves.validations[-1][1], str(self.shown.value)
         latest = getattr(last, metric)
         for index, name in enumerate(latest):
             values = [getattr(scores, metric).get(name, np.nan) for _, scores in curves.validations]
@@ -149,7 +149,7 @@ class CurvesView(_View):
         told = "   ".join(f"{name} {value:.2f}" for name, value in list(latest.items())[:_NAMED])
         self._score_now.setText(told)
         kept = f" The weights of step {curves.kept:,} are kept." if curves.kept is not None else ""
-        where = f"{self.metric.currentText()} {self._score_title.text()}"
+        where = f"{self.shown.currentText()} {self._score_title.text()}"
         _describe(self.score, f"{where}, at step {steps[-1]:,}: {told}.{kept}")
 
 
@@ -163,12 +163,12 @@ class RoundsView(_View):
         self.score.setYRange(0, 1, padding=0.03)
         self.score.getAxis("bottom").setTickSpacing(1, 1)
         self.plots = [self.score]
-        self.metric = Choice(METRICS, "Dice: 2 · overlap / (mask + truth). Jaccard: overlap / union. Both 0 to 1.")
-        self.metric.setMinimumContentsLength(6)
-        self.metric.setAccessibleName("Score shown for the rounds")
-        self.metric.chosen.connect(lambda _: self.draw())
+        self.shown = Choice(METRICS, "Dice: 2 · overlap / (mask + truth). Jaccard: overlap / union. Both 0 to 1.")
+        self.shown.setMinimumContentsLength(6)
+        self.shown.setAccessibleName("Score shown for the rounds")
+        self.shown.chosen.connect(lambda _: self.draw())
         self.sentence = label("", "muted")
-        self.column.addLayout(row(self.metric, label("of each round, held out", "muted", wrap=False), stretch=(0, 1)))
+        self.column.addLayout(row(self.shown, label("of each round, held out", "muted", wrap=False), stretch=(0, 1)))
         self.column.addWidget(self.score)
         self.column.addWidget(self.sentence)
         self.set_look(look)
@@ -181,7 +181,7 @@ class RoundsView(_View):
     def draw(self) -> None:
         """Draw what was told last."""
         self.score.clear()
-        metric = str(self.metric.value)
+        metric = str(self.shown.value)
         scored = [(r.number, r.scores) for r in self._rounds if r.scores is not None and r.scores.voxels]
         names = dict.fromkeys(name for _, scores in scored for name in scores.dice)
         said = []
@@ -197,7 +197,7 @@ class RoundsView(_View):
             self.score.addItem(line)
         if scored:
             self.score.setXRange(scored[0][0] - 0.5, scored[-1][0] + 0.5, padding=0)
-        text = f"{self.metric.currentText()} {_of_rounds(scored)}: {'; '.join(said)}." if scored else "No score yet."
+        text = f"{self.shown.currentText()} {_of_rounds(scored)}: {'; '.join(said)}." if scored else "No score yet."
         changed = len({(s.rule, s.voxels) for _, s in scored}) > 1
         note = " The rounds were scored on different voxels: compare with care." if changed else ""
         self.sentence.setText(text + note)

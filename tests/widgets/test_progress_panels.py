@@ -45,7 +45,7 @@ def test_one_view_at_a_time_and_each_says_its_content_in_words(plots):
     plots.training.draw()
     assert plots.training.loss.accessibleDescription() == "Loss, smoothed: 0.400 after 3 steps."
     assert "cell 0.80   wall 0.50" in plots.training.score.accessibleDescription()
-    plots.training.metric.setCurrentIndex(1)
+    plots.training.shown.setCurrentIndex(1)
     plots.training.draw()
     assert "cell 0.40   wall 0.25" in plots.training.score.toolTip()
     rounds = tuple(Round(n, Path(f"round-{n}"), "unet", scores(0.6 + 0.1 * n), n == 1) for n in (1, 2, 3))
