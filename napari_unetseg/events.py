@@ -86,10 +86,11 @@ class Validated(Event):
 
 @dataclass(frozen=True)
 class Leads(Event):
-    """Whose masks are shown from now on: ``instant`` or the name of the net, with its held-out scores."""
+    """Whose masks are shown from now on: ``instant`` or the name of the net; its held-out scores, and a sentence."""
 
     who: str
     scores: Scores | None
+    text: str
     seconds: float = 0.0
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from napari_unetseg.events import Control, Event, FileDone, Note, Started, StepDone, TileDone, Validated
+from napari_unetseg.events import Control, Event, FileDone, Leads, Note, Started, StepDone, TileDone, Validated
 
 __all__ = ["errors", "run", "table"]
 
@@ -57,6 +57,8 @@ class _Line:
                 errors.print(f"{event.what} on {event.device}", markup=False)
             case Note():
                 errors.print(event.text, markup=False, style="yellow" if event.level == "warning" else None)
+            case Leads():
+                errors.print(f"  {event.seconds:4.0f} s  {event.text}", markup=False)
             case StepDone():
                 share = event.seconds / max(event.seconds + event.left, 1e-9)
                 self._set(f"step {event.step}, loss {event.loss:.3f}", share, event.left, event.seconds)

@@ -70,9 +70,9 @@ class Job:
 
     def overtakes(self, scores: Scores) -> bool:
         """Whether the net, so scored, takes the lead from the instant model."""
-        if self.leader is None or self.instant is None:
+        if self.leader is None or self.instant is None or self.instant.scores is None:
             return False
-        if self.instant.scores is None:  # nothing to compare on
+        if not self.heldout:  # on what both have learned from, there is nothing to compare
             return self.progress.step >= _OVERTAKES
         return scores.mean_dice >= self.instant.scores.mean_dice
 

@@ -56,11 +56,11 @@ def teach(job: Job, control: Control) -> Generator[Event, None, None]:
         if not isinstance(event, (Started, StepDone)):
             yield event
     predictor = make_predictor(model)
-    if job.heldout:
-        scores = evaluate(predictor, job.heldout, job.classes, job.rule, control)
-        model.scores = Scores.from_dict({**scores.to_dict(), "model": model.id})
+    scores = evaluate(predictor, job.heldout or job.train, job.classes, job.rule, control)
+    model.scores = Scores.from_dict({**scores.to_dict(), "model": model.id})
     job.instant, job.leader = model, predictor
-    yield Leads("instant", model.scores, job.clock.seconds())
+    text = f"The instant model answers until {job.plan.net.name} is better: {scores.sentence()}."
+    yield Leads("instant", model.scores, text, job.clock.seconds())
     yield from preview(job, control)
     seconds = job.clock.total_seconds
     left = 2**24 if seconds is None else int(_SPEED * max(4.0, _SHARE * seconds))

@@ -92,7 +92,7 @@ class Learning(Running):
         net = facts.get("plan", {}).get("net", {})
         given = json.loads(self.plan.net.model_dump_json(exclude_unset=True))
         other = any(net.get(key) != value for key, value in given.items())
-        if not net or other or len(facts.get("classes", ())) != len(self.classes):
+        if not net or net.get("name") == "instant" or other or len(facts.get("classes", ())) != len(self.classes):
             return self.plan, None
         return self.plan.change(net=net), self.model
 
@@ -147,6 +147,9 @@ class Learning(Running):
         if event["best"]:
             self.curves.kept = event["step"]
         self.curves_changed.emit(self.curves)
+
+    def _on_leads(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
+        self.message.emit(Message(event["text"]))
 
     def _on_previewready(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
         view = event["view"]
