@@ -140,6 +140,12 @@ class InferencePlan(_Frozen):
     axes: Literal["planes", "all"] = Field(
         "planes", description="Of a 2D net on volumes: plane by plane, or along all three axes and averaged (slower)."
     )
+    memory: float | None = Field(
+        None,
+        gt=0,
+        le=2**20,
+        description="GiB the program may hold for a large image; half of what is free when not given.",
+    )
     threshold: float = Field(0.5, gt=0, lt=1, description="Probability from which a one-class net says yes.")
     temperature: float = Field(
         1.0, ge=0.01, le=100, description="What logits are divided by, fitted on held-out voxels so that 0.8 means 0.8."

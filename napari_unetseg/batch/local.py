@@ -123,4 +123,4 @@ class _Pipeline:
 
 def _bytes(reading: Future[Any]) -> int:
     done = reading.done() and not reading.cancelled() and reading.result()
-    return done.image.data.nbytes if isinstance(done, Loaded) else 0
+    return done.nbytes if isinstance(done, Loaded) else 0

@@ -117,7 +117,9 @@ def _table(entries: Sequence[Mapping[str, Any]], folder: Path) -> str:
 
 def _row(entry: Mapping[str, Any], common: str) -> str:
     measured = ", ".join(
-        f"{one['class']} {one['size']:.6g} {one['unit']} in {one['components']}" for one in entry["classes"]
+        f"{one['class']} {one['size']:.6g} {one['unit']}"
+        + (f" in {one['components']}" if one["components"] is not None else "")
+        for one in entry["classes"]
     )
     doubt = "" if entry.get("doubt") is None else f"{entry['doubt']:.2f}"
     return (

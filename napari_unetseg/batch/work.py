@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_unetseg.batch.large import segment_large, too_large
 from napari_unetseg.batch.ledger import hash_file
 from napari_unetseg.batch.objects import keep_objects
 from napari_unetseg.batch.outputs import FLOATS, Job, Outputs, beside, thumbnail
@@ -25,6 +26,7 @@ from napari_unetseg.errors import Stopped, UnetSegError, WriteError
 from napari_unetseg.events import Control, Event
 from napari_unetseg.inference import Belief, Ensemble
 from napari_unetseg.io import read, read_labels, write
+from napari_unetseg.io.lazy import LazyVolume
 from napari_unetseg.postprocess import after_net
 from napari_unetseg.volume import LabelVolume, Volume
 
@@ -39,11 +41,16 @@ _NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 @dataclass(frozen=True)
 class Loaded:
-    """An image in memory, the hash of its file, and how long reading took."""
+    """An image, in memory where it fits, the hash of its file, and how long reading took."""
 
-    image: Volume
+    image: Volume | LazyVolume
     hash: str
     seconds: float
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds."""
+        return 0 if isinstance(self.image, LazyVolume) else self.image.data.nbytes
 
 
 class Segmenter:
@@ -74,7 +81,7 @@ class Segmenter:
         """Read a file."""
         begin = time.monotonic()
         try:
-            image = read(job.file)
+            image = too_large(job.file, self.ensemble) or read(job.file)
             return Loaded(image, hash_file(job.file), time.monotonic() - begin)
         except Exception as error:  # a damaged file makes a decoder raise anything
             return self._failed(job, error, time.monotonic() - begin)
@@ -83,6 +90,10 @@ class Segmenter:
         """What the models say of an image; yields `TileDone`."""
         begin = time.monotonic()
         try:
+            if isinstance(loaded.image, LazyVolume):
+                entry = yield from segment_large(job, loaded.image, self.ensemble, self.outputs, control)
+                facts = self._facts(loaded.seconds + time.monotonic() - begin)
+                return {**entry, "image_hash": loaded.hash, "mask_hash": hash_file(Path(entry["mask"])), **facts}
             return (yield from self.ensemble.believe(loaded.image, control))
         except Stopped:
             raise
@@ -99,6 +110,7 @@ class Segmenter:
         """
         begin = time.monotonic()
         image, ensemble, probability = loaded.image, self.ensemble, belief.probability
+        assert isinstance(image, Volume)  # think() has already written the mask of any other
         try:
             steps = ensemble.models[0].plan.post.steps
             classes, objects = after_net(ensemble.mask(probability), steps, image.geometry.spacing)

@@ -26,7 +26,7 @@ from napari_unetseg.io import create_lazy, open_lazy
 from napari_unetseg.io.lazy import LazyVolume, RawFile
 from napari_unetseg.nets.checkpoint import Model
 from napari_unetseg.plan import Plan
-from napari_unetseg.postprocess import apply_steps
+from napari_unetseg.postprocess import after_net
 
 __all__ = ["fits_in_memory", "predict_file"]
 
@@ -47,11 +47,11 @@ def fits_in_memory(image: LazyVolume, plan: Plan, memory: int | None = None) -> 
     plan : Plan
         Of the model.
     memory : int, optional
-        Ceiling in bytes for the whole process; what it holds now and half of what is free when omitted.
+        Ceiling in bytes for the whole process; the plan's when omitted.
     """
     voxels = int(np.prod(image.spatial, dtype=object))
     seen, classes = image.shape[0], max(2, plan.net.outputs)
-    left = ceiling(memory) - (used_memory() or 0)
+    left = ceiling(_allowed(plan, memory)) - (used_memory() or 0)
     return image.nbytes + voxels * (4 * seen + 8 * classes + 4) <= left
 
 
@@ -75,8 +75,8 @@ def predict_file(
     out : path
         Mask to write; its suffix chooses the format. What an interrupted call has left beside it is used.
     memory : int, optional
-        Most bytes that the process may hold, torch's own among them; what it holds now and half of what is free when
-        omitted.
+        Most bytes that the process may hold, torch's own among them; when omitted the plan's, or what it holds now and
+        half of what is free.
     control : Control, optional
         To stop it, within a layer of the net.
     focus : sequence of float, optional
@@ -98,7 +98,7 @@ def predict_file(
     """
     model = model if isinstance(model, Model) else Model.load(model)
     source = image if isinstance(image, LazyVolume) else open_lazy(image)
-    out, name, most = Path(out), source.path.name, ceiling(memory)
+    out, name, most = Path(out), source.path.name, ceiling(_allowed(model.plan, memory))
     check_image(model.plan, name, source.shape)
     _check_plan(model.plan, source, most)
     with about(name):
@@ -129,6 +129,12 @@ def predict_file(
     _write(out, raw, source, model.plan)
     ledger.remove()
     return out
+
+
+def _allowed(plan: Plan, memory: int | None) -> int | None:
+    if memory is None and plan.inference.memory is not None:
+        return int(plan.inference.memory * 2**30)
+    return memory
 
 
 def _check_plan(plan: Plan, source: LazyVolume, most: int) -> None:
@@ -182,12 +188,14 @@ def _recipe(model: Model, source: LazyVolume, sheets: Sheets) -> str:
 
 def _write(out: Path, raw: RawFile, source: LazyVolume, plan: Plan) -> None:
     everything = tuple(slice(0, size) for size in raw.shape)
+    labels: RawFile | np.ndarray = raw
     if plan.post.steps:
-        raw[everything] = apply_steps(raw[everything], plan.post.steps, source.geometry.spacing)
-    with create_lazy(out, source) as file:
+        classes, objects = after_net(raw[everything], plan.post.steps, source.geometry.spacing)
+        labels = classes if objects is None else objects
+    with create_lazy(out, source, labels.dtype) as file:
         for start, stop in _slabs(raw.shape, raw.nbytes):
             region = (slice(start, stop), *everything[1:])
-            file[region] = raw[region]
+            file[region] = labels[region]
 
 
 @dataclass
