@@ -144,7 +144,9 @@ def check(out: Path, count: int, broken: set[str], code: int) -> dict[str, Any]:
         twice = [name for name, times in Counter(row["file"] for row in found).items() if times > 1]
         assert len(found) == count, (len(found), count)
         assert not twice, twice
-        assert {row["file"] for row in found if row["status"] == "failed"} == broken
+        failed = {row["file"]: row["error"] for row in found if row["status"] == "failed"}
+        wrong = {name: failed.get(name, "was not found out") for name in set(failed) ^ broken}
+        assert not wrong, (len(wrong), dict(list(wrong.items())[:5]))
     masks = [row["mask"] for row in rows if row["status"] == "done"]
     assert len(set(masks)) == len(masks) == count - len(broken)
     for mask in masks[:: max(1, len(masks) // 100)]:

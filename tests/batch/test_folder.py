@@ -261,3 +261,19 @@ def test_numbered_objects_are_rows_of_a_table_and_labels_of_the_masks(scans, mod
     assert objects() == [r for r in rows if not r["file"].endswith("scans/a.tif")]
     segment_folder(scans, model, out)
     assert not (out / "objects.csv").exists()
+
+
+def test_a_dicom_series_is_one_row_and_its_mask_a_dicom_seg(model, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    pytest.importorskip("highdicom")
+    from dicoms import series
+
+    files = series(tmp_path / "scans" / "study", np.arange(4 * 20 * 24).reshape(4, 20, 24).astype(np.int16))
+    for inputs in (tmp_path / "scans", files):
+        rows = segment_folder(inputs, model, tmp_path / "out", Outputs(probabilities=True))
+        assert len(rows) == 1, rows
+        assert rows[0]["file"] == str(tmp_path / "scans" / "study")
+        assert rows[0]["status"] == "done", rows
+    seg = pydicom.dcmread(tmp_path / "out" / rows[0]["mask"])
+    assert [segment.SegmentLabel for segment in seg.SegmentSequence] == ["cell"]
+    assert nus.read(tmp_path / "out" / "study_prob.nii.gz").data.shape == (2, 4, 20, 24)
