@@ -1,4 +1,4 @@
-"""What augmentation costs, beside a U-Net step and beside MONAI doing the same work.
+"""What augmentation costs, beside a U-Net step and beside MONAI, kornia and batchgeneratorsv2 doing the same work.
 
     python benchmarks/augment.py [--device cpu|cuda] [--threads N] [--steps N]
 
@@ -7,12 +7,15 @@ the share of a U-Net step (net, loss, optimiser) on the same batch: augment / (a
 one sample at a time, on the CPU; they get the same chances and ranges, with affine and elastic together as one pass
 (Rand2DElastic, Rand3DElastic).
 
-Measured on 2026-11-21 (torch 2.13.0, bf16 autocast, channels-last, one thread of an x86-64 CPU with bf16 units):
+kornia and batchgeneratorsv2 likewise; kornia's 3D does less (no warp, no tones). Those that are not installed are left
+out.
 
-    work                 batch    augment    MONAI   share of a step (step): width 1, width 0.5
-    2D grey        2x1x256x256      6.3ms   18.4ms   1.8 % (356 ms), 4.7 % (130 ms)
-    2D RGB         8x3x128x128      9.0ms   35.3ms   2.5 % (359 ms), 6.5 % (129 ms)
-    3D            1x1x32x96x96     26.9ms  151.0ms   0.6 % (4768 ms), 1.6 % (1690 ms)
+Measured on 2026-11-21 (torch 2.13.0, bf16 autocast, channels-last, one thread of a busy x86-64 CPU with bf16 units):
+
+    work                 batch    augment    MONAI   kornia     bg2   share of a step (step): width 1, width 0.5
+    2D grey        2x1x256x256      7.8ms   21.6ms   53.9ms  10.3ms   2.0 % (388 ms), 4.8 % (155 ms)
+    2D RGB         8x3x128x128     12.7ms   53.0ms   58.1ms  17.5ms   3.0 % (412 ms), 7.6 % (155 ms)
+    3D            1x1x32x96x96     30.3ms  116.4ms   20.7ms  44.9ms   0.8 % (3781 ms), 2.1 % (1380 ms)
 """
 
 from __future__ import annotations
@@ -47,18 +50,34 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     name = torch.cuda.get_device_name() if given.device == "cuda" else platform.processor() or platform.machine()
     print(f"torch {torch.__version__}, {given.device} ({name}), {given.threads} threads")
-    print(f"{'work':<10}{'batch':>16}  {'augment':>9}{'MONAI':>9}   share of a step (step): width 1, width 0.5")
+    print(
+        f"{'work':<10}{'batch':>16}  {'augment':>9}{'MONAI':>11}{'kornia':>11}{'bg2':>11}"
+        "   share of a step (step): width 1, width 0.5"
+    )
     for title, patch, rows, channels in WORK:
         batch = make(patch, rows, channels, given.device)
         seeds = iter(range(10**6))
         ours = seconds(lambda: augment(batch, 1.0, next(seeds)), given)  # noqa: B023 - called before the next round
-        theirs = seconds(monai_work(batch), given) if given.device == "cpu" else float("nan")
+        theirs = [
+            library(work, batch, given) if given.device == "cpu" or work is kornia_work else float("nan")
+            for work in (monai_work, kornia_work, batchgenerators_work)
+        ]
         shares = []
         for width in (1.0, 0.5):
             step = seconds(net_step(batch, width), given, most=6)
             shares.append(f"{100 * ours / (ours + step):.1f} % ({1e3 * step:.0f} ms)")
         size = "x".join(map(str, (rows, channels, *patch)))
-        print(f"{title:<10}{size:>16}  {1e3 * ours:7.1f}ms{1e3 * theirs:7.1f}ms   {', '.join(shares)}")
+        print(f"{title:<10}{size:>16}  {1e3 * ours:7.1f}ms" + "".join(f"{1e3 * t:9.1f}ms" for t in theirs), end="")
+        print(f"   {', '.join(shares)}", flush=True)
+
+
+def library(make_work: Callable, batch: Batch, given: argparse.Namespace) -> float:
+    """Seconds that a library takes; not a number where it is not installed."""
+    try:
+        return seconds(make_work(batch), given, most=12)
+    except ImportError as error:
+        print(f"({error.name} is not installed)")
+        return float("nan")
 
 
 def make(patch: tuple[int, ...], rows: int, channels: int, device: str) -> Batch:
@@ -80,6 +99,81 @@ def seconds(work: Callable[[], object], given: argparse.Namespace, most: int = 1
             torch.cuda.synchronize()
         times.append(clock() - start)
     return float(np.median(times[2:]))
+
+
+def kornia_work(batch: Batch) -> Callable[[], object]:
+    """The same chances and ranges with kornia, in batches; it has no shear, warp, noise or blur of volumes."""
+    import kornia.augmentation as ka
+
+    recipe, dims = Recipe(), batch.image.ndim - 2
+    labels = torch.where(batch.known, batch.target + 1, 0).float()[:, None]
+    if dims == 3:
+        chain = ka.AugmentationSequential(
+            ka.RandomHorizontalFlip3D(p=recipe.flip),
+            ka.RandomVerticalFlip3D(p=recipe.flip),
+            ka.RandomDepthicalFlip3D(p=recipe.flip),
+            ka.RandomAffine3D(
+                degrees=(recipe.tilt, recipe.tilt, recipe.rotation), scale=(0.83, 1.2), p=recipe.moved,
+            ),
+            data_keys=["input"],
+        )  # fmt: skip
+        return lambda: chain(torch.cat([batch.image, labels], 1))  # it has no masks in 3D: as a channel, for the time
+    tones = (
+        ka.RandomBrightness((0.75, 1.25), p=recipe.toned, clip_output=False),
+        ka.RandomContrast((0.75, 1.25), p=recipe.toned, clip_output=False),
+        ka.RandomGamma((0.75, 1.35), p=recipe.toned / 2),
+        ka.RandomGaussianNoise(std=recipe.noise, p=recipe.noised),
+        ka.RandomGaussianBlur((5, 5), (0.2, 1.0), p=recipe.blurred),
+    )
+    chain = ka.AugmentationSequential(
+        ka.RandomHorizontalFlip(p=recipe.flip),
+        ka.RandomVerticalFlip(p=recipe.flip),
+        ka.RandomAffine(recipe.rotation, scale=(0.83, 1.2), shear=6.0, p=recipe.moved),
+        ka.RandomElasticTransform((63, 63), (16.0, 16.0), (0.1, 0.1), p=recipe.warped),
+        *tones,
+        data_keys=["input", "mask"],
+    )
+    low, high = batch.image.amin(), batch.image.amax()
+    return lambda: chain((batch.image - low) / (high - low), labels)  # its tones want 0 to 1
+
+
+def batchgenerators_work(batch: Batch) -> Callable[[], object]:
+    """The same chances and ranges with batchgeneratorsv2, which nnU-Net trains with, sample by sample on the CPU."""
+    from batchgeneratorsv2.helpers.scalar_type import RandomScalar  # noqa: F401 - says early that it is not there
+    from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
+    from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, ContrastTransform
+    from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
+    from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
+    from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+    from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+    from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+    from batchgeneratorsv2.transforms.utils.random import RandomTransform
+
+    recipe, dims = Recipe(), batch.image.ndim - 2
+    angle = float(np.deg2rad(recipe.rotation))
+    spatial = SpatialTransform(
+        tuple(batch.image.shape[2:]), patch_center_dist_from_border=0, random_crop=False,
+        p_elastic_deform=recipe.warped, elastic_deform_scale=(0.1, 0.2), elastic_deform_magnitude=(0.0, 0.1),
+        p_rotation=recipe.moved, rotation=(-angle, angle), p_scaling=recipe.moved, scaling=(0.83, 1.2),
+    )  # fmt: skip
+    chain = [
+        spatial,
+        MirrorTransform(tuple(range(dims))),
+        RandomTransform(MultiplicativeBrightnessTransform(BGContrast((0.75, 1.25)), False, 1.0), recipe.toned),
+        RandomTransform(ContrastTransform(BGContrast((0.75, 1.25)), True, False, 1.0), recipe.toned),
+        RandomTransform(GammaTransform(BGContrast((0.75, 1.35)), 0, False, True, 1.0), recipe.toned / 2),
+        RandomTransform(GaussianNoiseTransform((0, recipe.noise**2), 1.0, True), recipe.noised),
+        RandomTransform(GaussianBlurTransform((0.2, 1.0), False, True, 1.0), recipe.blurred),
+    ]
+    labels = torch.where(batch.known, batch.target + 1, 0).to(torch.int16)[:, None]
+
+    def work() -> None:
+        for image, label in zip(batch.image, labels, strict=True):
+            sample = {"image": image.clone(), "segmentation": label.clone()}
+            for transform in chain:
+                sample = transform(**sample)
+
+    return work
 
 
 def net_step(batch: Batch, width: float) -> Callable[[], object]:
