@@ -130,7 +130,8 @@ class ComparePanel(Panel):
 
     def _fill_nets(self, nets: Any = None) -> None:
         workspace = self.context.workspace
-        ticked = _ticked(self.nets) or [workspace.plan.net.name, *_USUAL]
+        chosen = _ticked(self.nets) if self.nets.count() > 1 else []  # before the nets are known there is but one
+        ticked = chosen or [workspace.plan.net.name, *_USUAL]
         known: Sequence[Mapping[str, Any]] = workspace.nets
         image = workspace.image()
         dims = image.ndim if image is not None else 2

@@ -13,8 +13,8 @@ from napari_unetseg.workspace import Difference, Workspace
 
 __all__ = ["DifferenceLayer"]
 
-# of Okabe and Ito's palette: blue and orange are told apart by everybody
-GAINED, LOST, OTHER = "#56B4E9", "#E69F00", "#CC79A7"
+# of Okabe and Ito's palette, told apart by everybody, and none that the first classes have
+GAINED, LOST, OTHER = "#F0E442", "#CC79A7", "#D55E00"
 
 
 class DifferenceLayer:

@@ -214,7 +214,8 @@ class WorthView(_View):
         self._each: Callable[[str], Forecast] | None = None
         self.score = _plot(
             "Dice on new strokes, before any model learned them, by the number of strokes learned so far.\n"
-            "The band is where the curve probably runs on (90 %).",
+            "The band is where the curve probably runs on (90 %).\n"
+            "Most new strokes are painted where the mask was wrong: the mask as a whole is better than this.",
             height=132,
         )
         self.score.setYRange(0, 1, padding=0.03)
@@ -222,6 +223,7 @@ class WorthView(_View):
         self.sentence = label("")
         self.details = label("", "muted")
         self.column.addWidget(self.sentence)
+        self.column.addWidget(label("Dice on new strokes, by the number of strokes learned", "muted"))
         self.column.addWidget(self.score)
         self.column.addWidget(self.details)
         self.set_look(look)
@@ -266,6 +268,7 @@ class WorthView(_View):
                 f"{name} {last.dice(name):.2f}" if np.isfinite(last.dice(name)) else f"{name} –" for name in names
             )
             lines.append(f"Last round, on {strokes} ({last.scores.voxels:,} voxels): {each}.")
+            lines.append("New strokes lie where the mask was wrong: the whole mask is better than this.")
         if len(names) > 1 and self._each is not None:
             ahead = {name: self._each(name) for name in names[:_NAMED]}
             known = [f"{n} {f.value:.2f} ({f.low:.2f}–{f.high:.2f})" for n, f in ahead.items() if not f.early]

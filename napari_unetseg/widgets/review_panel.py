@@ -170,7 +170,7 @@ class ReviewPanel(Panel):
 
     def _show_difference(self, difference: Any = None) -> None:
         shown = self.context.workspace.difference
-        key = "Blue: only now. Orange: only before. Pink: another class." if shown and shown.voxels else ""
+        key = "Yellow: only now. Pink: only before. Red: another class." if shown and shown.voxels else ""
         self.difference.setText(f"{shown.sentence()}\n{key}".strip() if shown else "")
         for widget in (self.difference, self._differ):
             widget.setVisible(shown is not None)
