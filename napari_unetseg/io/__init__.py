@@ -61,7 +61,7 @@ def read(path: AnyPath) -> Volume:
     Parameters
     ----------
     path : path
-        TIFF, NIfTI, PNG, JPEG or BMP file.
+        TIFF, NIfTI, NRRD, MHA/MHD, PNG, JPEG or BMP file, OME-Zarr folder, DICOM file or series.
 
     Returns
     -------
