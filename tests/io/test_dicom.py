@@ -454,3 +454,23 @@ def test_nothing_of_the_patient_is_in_the_volume_or_the_log(tmp_path, caplog):
         error = refused(tmp_path / "bad", "cut short")
     everything = f"{scan!r} {vars(scan)} {io.list_series(tmp_path)} {error} {caplog.text}".lower()
     assert not [trace for trace in dicoms.TRACES if trace in everything]
+
+
+def test_a_damaged_header_spills_no_name(tmp_path, caplog):
+    """A length that is wrong makes one element of all that follows it, the name of the patient among it."""
+    paths = dicoms.series(tmp_path, dicoms.values())
+    whole = paths[2].read_bytes()
+    for found, damaged in (
+        (b"CS\x02\x00CT", b"CS\x00\x02CT"),  # the modality is 512 bytes long
+        (b"UI\x14\x001.2.840.10008.1.2.1", b"UI\xff\x011.2.840.10008.1.2.1"),  # the transfer syntax is 511
+        (b"DS\x08\x000.5\\0.75", b"SZ\x08\x000.5\\0.75"),  # a kind of element that there is not
+    ):
+        assert found in whole
+        paths[2].write_bytes(whole.replace(found, damaged))
+        for ask in (io.read, io.list_series, io.find_images, io.mask_suffix):
+            for path in (tmp_path, paths[2]):
+                try:
+                    answer = str(ask(path))
+                except ReadError as error:
+                    answer = str(error)
+                assert not [trace for trace in dicoms.TRACES if trace in (answer + caplog.text).lower()]

@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 
 from napari_unetseg.errors import UnetSegError, WriteError
-from napari_unetseg.io.dicom.headers import SUFFIXES, quiet, read_header
+from napari_unetseg.io.dicom.headers import SUFFIXES, read_header, wordless
 from napari_unetseg.io.dicom.pixels import Decoder, values_of
 from napari_unetseg.io.dicom.planes import Stack, place
 from napari_unetseg.io.dicom.series import Series, series_of, sniffed
@@ -84,9 +84,9 @@ class Dicom(Format):
 
     def _read(self, path: Path, decoder: Decoder) -> Volume:
         series = series_of(path)
-        with quiet():
+        with wordless(path):
             stack = place(series.planes, decoder.fingerprint)
-        data, more = values_of(stack, decoder)
+            data, more = values_of(stack, decoder)
         notes = (*_about(series), *stack.notes, *more)
         for note in notes:
             logger.warning("%s: %s", path.name, note)

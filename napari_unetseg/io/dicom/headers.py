@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from napari_unetseg.errors import ReadError
+from napari_unetseg.errors import ReadError, UnetSegError
 
-__all__ = ["SEGMENTATIONS", "SUFFIXES", "Header", "is_dicom", "maybe_dicom", "quiet", "read_header"]
+__all__ = ["SEGMENTATIONS", "SUFFIXES", "Header", "is_dicom", "maybe_dicom", "quiet", "read_header", "wordless"]
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
@@ -34,6 +34,11 @@ _KEPT = (
     "MaximumFractionalValue",
 )  # fmt: skip
 _MANY = 1000
+_MODALITIES = (
+    "AR AU BDUS BI BMD CR CT DG DOC DX ECG EEG EPS ES FID GM HC HD IO IVOCT IVUS KER KO LEN LS M3D MG MR NM OAM OCT OP "
+    "OPM OPT OPTENF OPV OSS OT PLAN PR PT PX REG RESP RF RG RTDOSE RTIMAGE RTPLAN RTRECORD RTSTRUCT RWV SEG SM SMR SR "
+    "SRF STAIN TEXTUREMAP TG US VA XA XC"
+)
 _IMPLICIT = {0x0000, 0x0001, 0x0005, 0x0008, 0x0016, 0x0018}
 
 
@@ -59,7 +64,7 @@ class Header:
         """Value of an element, `default` where it is missing, empty or not to be understood."""
         try:
             value = self.elements.get(keyword)
-        except (ValueError, TypeError, AttributeError, OverflowError):
+        except Exception:  # damaged bytes make pydicom raise anything
             return default
         return default if value is None or (isinstance(value, str) and not value.strip()) else value
 
@@ -78,6 +83,12 @@ class Header:
     def uid(self) -> str:
         """UID of the object in this file."""
         return str(self.get("SOPInstanceUID", ""))
+
+    @property
+    def modality(self) -> str:
+        """One of the standard's words for it; where a header is damaged, anything might stand there."""
+        found = str(self.get("Modality", ""))
+        return found if found in _MODALITIES.split() else "unknown modality"
 
     @property
     def is_segmentation(self) -> bool:
@@ -130,6 +141,21 @@ def is_dicom(path: Path) -> bool:
     if group not in (0x0002, 0x0008) or element not in _IMPLICIT or len(start) < 16:
         return False
     return (start[4:6].isalpha() and start[4:6].isupper()) or int.from_bytes(start[4:8], "little") <= 256
+
+
+@contextlib.contextmanager
+def wordless(path: Path) -> Iterator[None]:
+    """Turn what damaged bytes make a decoder raise into one sentence of ours: its own words may quote the header."""
+    kind = ""
+    try:
+        with quiet():
+            yield
+    except (UnetSegError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+    if kind:
+        raise ReadError(f"{path.name} is damaged: it cannot be understood ({kind}).", hint="Copy or export it again.")
 
 
 @contextlib.contextmanager

@@ -202,7 +202,8 @@ def _check_syntax(header: Header) -> None:
 
     if header.syntax in _NATIVE:
         return
-    name = UID(header.syntax).name
+    uid = UID(header.syntax)
+    name = uid.name if uid.name != uid else "an unknown transfer syntax"
     try:
         available = get_decoder(header.syntax).is_available
     except NotImplementedError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from napari_unetseg.errors import ReadError
-from napari_unetseg.io.dicom.headers import Header, as_numbers
+from napari_unetseg.io.dicom.headers import Header, as_numbers, wordless
 from napari_unetseg.volume import Geometry
 
 __all__ = ["Plane", "Stack", "gather", "place", "planes_of"]
@@ -81,7 +81,18 @@ class Stack:
 
 
 def planes_of(header: Header) -> list[Plane]:
-    """Planes of a file, one for each frame."""
+    """Planes of a file, one for each frame.
+
+    Raises
+    ------
+    ReadError
+        If its header is damaged.
+    """
+    with wordless(header.path):
+        return _planes(header)
+
+
+def _planes(header: Header) -> list[Plane]:
     per_frame = list(header.get("PerFrameFunctionalGroupsSequence") or ())
     if per_frame:
         shared = list(header.get("SharedFunctionalGroupsSequence") or ())
@@ -328,7 +339,7 @@ def _together(a: Plane, b: Plane) -> bool:
     if a.header.number("SamplesPerPixel", 1) != b.header.number("SamplesPerPixel", 1):
         return False
     if a.position is None:
-        scanned = str(a.header.get("Modality")) in _STACKED and not (a.header.is_screenshot or b.header.is_screenshot)
+        scanned = a.header.modality in _STACKED and not (a.header.is_screenshot or b.header.is_screenshot)
         return a.header is b.header or scanned
     if a.directions is None or b.directions is None:
         return False

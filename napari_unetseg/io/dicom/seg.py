@@ -13,7 +13,7 @@ import numpy as np
 
 import napari_unetseg
 from napari_unetseg.errors import ReadError, WriteError
-from napari_unetseg.io.dicom.headers import Header, quiet, read_header
+from napari_unetseg.io.dicom.headers import Header, quiet, read_header, wordless
 from napari_unetseg.io.dicom.pixels import Decoder
 from napari_unetseg.io.dicom.planes import Plane, place, planes_of
 from napari_unetseg.io.formats import compact
@@ -126,19 +126,23 @@ def write_segmentation(path: Path, mask: LabelVolume, source: Mapping[str, Any],
 def read_segmentation(path: Path) -> LabelVolume:
     """Labels of a DICOM-SEG: numbers of its segments, the higher where two overlap, on the grid of its planes."""
     header = read_header(path)
-    with quiet():
-        planes = planes_of(header)
-        kind = str(header.get("SegmentationType", "BINARY"))
-        scale = header.number("MaximumFractionalValue", 1) if kind == "FRACTIONAL" else 1
-        if not planes or planes[0].position is None or planes[0].directions is None:
-            raise ReadError(
-                f"{path.name} does not say where its frames lie.", hint="Export the segmentation as NIfTI instead."
-            )
-        heights = [plane.height for plane in planes]
-        order = np.argsort(heights, kind="stable")
-        # one plane for each position, whatever segments it is of
-        firsts = [planes[i] for n, i in enumerate(order) if n == 0 or heights[i] - heights[order[n - 1]] > 0.01]
-        stack = place(firsts, lambda plane: plane.frame)
+    with wordless(path):
+        return _labels(path, header)
+
+
+def _labels(path: Path, header: Header) -> LabelVolume:
+    planes = planes_of(header)
+    kind = str(header.get("SegmentationType", "BINARY"))
+    scale = header.number("MaximumFractionalValue", 1) if kind == "FRACTIONAL" else 1
+    if not planes or planes[0].position is None or planes[0].directions is None:
+        raise ReadError(
+            f"{path.name} does not say where its frames lie.", hint="Export the segmentation as NIfTI instead."
+        )
+    heights = [plane.height for plane in planes]
+    order = np.argsort(heights, kind="stable")
+    # one plane for each position, whatever segments it is of
+    firsts = [planes[i] for n, i in enumerate(order) if n == 0 or heights[i] - heights[order[n - 1]] > 0.01]
+    stack = place(firsts, lambda plane: plane.frame)
     geometry, index = _filled(header, stack.geometry, firsts)
     labels = np.zeros((max(index.values()) + 1, *planes[0].shape), np.uint16)
     decoder, overlapping = Decoder(), False

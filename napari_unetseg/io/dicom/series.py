@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from napari_unetseg.errors import ReadError
-from napari_unetseg.io.dicom.headers import SUFFIXES, Header, is_dicom, maybe_dicom, quiet, read_header
+from napari_unetseg.io.dicom.headers import SUFFIXES, is_dicom, maybe_dicom, quiet, read_header
 from napari_unetseg.io.dicom.planes import Plane, gather, planes_of
 from napari_unetseg.io.files import natural_key
 
@@ -127,7 +127,7 @@ def series_of(path: Path) -> Series:
         )
     own = read_header(path)
     if not own.is_image:
-        what = "a segmentation" if own.is_segmentation else f"no image ({own.get('Modality', 'of unknown kind')})"
+        what = "a segmentation" if own.is_segmentation else f"no image ({own.modality})"
         raise ReadError(f"{path.name} is {what}.", hint="Give the images themselves.")
     for series in _grouped(path.parent, [path] if own.frames > 1 else _dicom_files(path.parent, sure=path)):
         if any(_same(file, path) for file in series.files):
@@ -185,19 +185,19 @@ def one_per_series(paths: Iterable[Path]) -> dict[Path, Path]:
 
 # ---------------------------------------------------------------------------------------------------------------
 def _grouped(folder: Path, files: Sequence[Path]) -> list[Series]:
-    headers: list[Header] = []
+    planes: list[Plane] = []
+    masks: list[list[Plane]] = []
     unread: list[Path] = []
     for file in sorted(files, key=lambda path: natural_key(path.name)):
         try:
             header = read_header(file)
+            planes += planes_of(header) if header.is_image else []
         except (ReadError, OSError):
             unread.append(file)
             continue
-        if header.is_image or header.is_segmentation:
-            headers.append(header)
-    with quiet():
-        images = gather(plane for header in headers if header.is_image for plane in planes_of(header))
-    masks = [[Plane(header, 0, None, None, None, (1.0, 0.0))] for header in headers if header.is_segmentation]
+        if header.is_segmentation:
+            masks.append([Plane(header, 0, None, None, None, (1.0, 0.0))])
+    images = gather(planes)
     alone = len(images) == 1
     return [_series(folder, group, alone, tuple(unread)) for group in images] + [
         _series(folder, group, False, tuple(unread)) for group in masks
@@ -212,7 +212,7 @@ def _series(folder: Path, planes: list[Plane], alone: bool, unread: tuple[Path, 
     return Series(
         folder if alone and several else header.path,
         None if number is None else int(number),
-        str(header.get("Modality", "unknown modality"))[:16],
+        header.modality,
         len(planes) if kind == "image" else header.frames,
         planes[0].shape,
         kind,
