@@ -2,9 +2,9 @@
 
     python benchmarks/slide.py [--side 20000] [--tissue 6000] [--memory 1.0]
 
-Makes an RGB slide (uncompressed TIFF): `tissue` by `tissue` pixels of texture on a field of one value, as scanners give
-what lies beside the tissue. Segments it by a U-Net at half width with fresh weights, and prints a Markdown row: seconds,
-tiles, and the most memory that the process held, torch's own included.
+Makes an RGB slide (uncompressed TIFF): `tissue` by `tissue` pixels of texture on a field of one value, as scanners
+give what lies beside the tissue. Segments it by a U-Net at half width with fresh weights, and prints a Markdown row:
+seconds, tiles, and the most memory that the process held, torch's own included.
 """
 
 from __future__ import annotations

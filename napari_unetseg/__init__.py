@@ -24,6 +24,7 @@ _PUBLIC = {
     "fine_tune": "training",
     "plan_for": "planning",
     "predict": "inference",
+    "predict_file": "inference",
     "read": "io",
     "read_labels": "io",
     "segment_folder": "batch",
@@ -43,6 +44,7 @@ __all__ = [
     "fine_tune",
     "plan_for",
     "predict",
+    "predict_file",
     "read",
     "read_labels",
     "segment_folder",
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from napari_unetseg.batch import segment_folder
     from napari_unetseg.errors import UnetSegError
     from napari_unetseg.events import Control
-    from napari_unetseg.inference import predict
+    from napari_unetseg.inference import predict, predict_file
     from napari_unetseg.io import read, read_labels, write
     from napari_unetseg.nets import Model
     from napari_unetseg.plan import Plan

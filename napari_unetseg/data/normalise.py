@@ -241,7 +241,7 @@ def _enough(values: np.ndarray) -> bool:
     """Whether the finite ones among some values say enough of all."""
     if values.dtype.kind != "f":
         return True
-    finite = np.count_nonzero(np.isfinite(values))
+    finite = int(np.count_nonzero(np.isfinite(values)))
     return finite == values.size or finite >= _FEWEST
 
 

@@ -218,8 +218,8 @@ def train(args: Args, control: Control, bench: Bench) -> Run:
 def _score_before(previous: Model, dataset: Dataset, plan: Plan, control: Control) -> Scores | None:
     """Scores of the model so far on what the new one will be held to; None where the two cannot be compared."""
     parts = split(dataset, plan.data, plan.training.seed)
-    spec = previous.plan.net
-    if not parts.heldout or previous.classes != dataset.classes or spec.in_channels != dataset.in_channels:
+    channels = previous.plan.image_channels
+    if not parts.heldout or previous.classes != dataset.classes or channels != dataset.in_channels:
         return None
     images = [prepare(part.load(), previous.plan.normalisation) for part in parts.heldout]
     rule = said_of(parts.rule, [image.known for image in images])
