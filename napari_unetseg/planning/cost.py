@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -56,7 +57,7 @@ def _counted(spec: str, patch: tuple[int, ...]) -> Cost:
         return tensor
 
     with torch.device("meta"), torch.enable_grad():
-        net = build(wanted, start=False).train()
+        net: Any = build(wanted, start=False).train()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             out = net(torch.empty((1, wanted.in_channels, *patch)))
     del out

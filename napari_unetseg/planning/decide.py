@@ -225,7 +225,7 @@ def _batch(plan: Plan, device: torch.device) -> Plan:
 
 def _fit_memory(plan: Plan, asked: Plan, device: torch.device, notes: list[str], free: int) -> Plan:
     """Fewer patches a step, then smaller ones, then a narrower net, until a step fits; what was asked for stays."""
-    precision = plan.training.precision
+    precision: str = plan.training.precision
     if precision == "auto":
         precision = half_precision(device) or "float32" if device.type == "cuda" else "float32"
 
