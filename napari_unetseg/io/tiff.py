@@ -152,9 +152,33 @@ def open_file(path: Path) -> Any:
     import tifffile
 
     try:
-        return tifffile.TiffFile(path, _multifile=False)
+        tif = tifffile.TiffFile(path, _multifile=False)
     except tifffile.TiffFileError as error:
         raise ReadError(f"{path.name} is not a TIFF file.", hint="Check what it is, or export it again.") from error
+    if _runs_in_a_circle(tif):
+        tif.close()
+        raise ReadError(f"{path.name} is damaged: its pages run in a circle.", hint="Copy or export it again.")
+    return tif
+
+
+def _runs_in_a_circle(tif: Any) -> bool:
+    """Whether a page names an earlier one as the next; tifffile would go round and round."""
+    tiff, file = tif.tiff, tif.filehandle
+    seen: set[int] = set()
+    file.seek(4 if tiff.offsetsize == 4 else 8)
+    while len(raw := file.read(tiff.offsetsize)) == tiff.offsetsize:
+        (offset,) = struct.unpack(tiff.offsetformat, raw)
+        if not offset or offset >= file.size:
+            return False
+        if offset in seen:
+            return True
+        seen.add(offset)
+        file.seek(offset)
+        head = file.read(tiff.tagnosize)
+        if len(head) < tiff.tagnosize:
+            return False
+        file.seek(offset + tiff.tagnosize + struct.unpack(tiff.tagnoformat, head)[0] * tiff.tagsize)
+    return False
 
 
 def check_whole(tif: Any, series: Any, path: Path, memory: bool = True) -> None:

@@ -357,3 +357,23 @@ def test_the_position_on_the_stage_is_kept(unit, position, tmp_path):
     mask = LabelVolume(scan.data[0] % 2, Geometry((1, 1)))
     path = io.write(tmp_path / "mask.tif", mask, like=scan)
     assert io.read_labels(path).geometry.matches(scan.geometry, 1e-6)
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_pages_that_run_in_a_circle_are_not_followed(bigtiff, tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif", bigtiff=bigtiff) as tif:
+        for plane in values(3, 6, 7):
+            tif.write(plane, metadata=None, contiguous=False)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        assert len(tif.pages) == 3
+        first, last = tif.pages.first.offset, tif.pages[2].offset
+        size, count = tif.tiff.offsetsize, len(tif.pages[2].tags)
+        end = last + tif.tiff.tagnosize + count * tif.tiff.tagsize
+    with (tmp_path / "a.tif").open("r+b") as file:
+        file.seek(end)
+        assert not any(file.read(size))
+        file.seek(end)
+        file.write(first.to_bytes(size, "little"))
+    for read in (io.read, io.open_lazy):
+        with pytest.raises(ReadError, match="in a circle"):
+            read(tmp_path / "a.tif")
