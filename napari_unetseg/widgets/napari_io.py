@@ -24,6 +24,7 @@ __all__ = ["LazyChannel", "get_reader", "tilt", "write_image", "write_labels"]
 logger = logging.getLogger(__name__)
 
 LayerData = tuple[Any, dict[str, Any], str]
+_SLICES = "slices"  # key in `layer.metadata`
 _LARGE = 2**29  # bytes; larger images are shown plane by plane from the disk, where their format allows
 
 
@@ -73,8 +74,17 @@ def tilt(geometry: Geometry) -> float:
 
 def _read(path: str | Sequence[str]) -> list[LayerData]:
     paths = [path] if isinstance(path, (str, Path)) else list(path)
-    made = [layer for one in paths if not _asked(Path(one)) for layer in _layers(Path(one))]
+    wanted = [one for one in map(Path, paths) if not _asked(one) and not _is_open(one)]
+    made = [layer for one in wanted for layer in _layers(one)]
     return made or [(None,)]  # type: ignore[list-item]  # napari's way to say: nothing to add
+
+
+def _is_open(path: Path) -> bool:
+    """Whether `path` is a slice of a series that is open: napari hands dropped files over one by one."""
+    viewer = napari.current_viewer()
+    if viewer is None or path.is_dir():
+        return False
+    return any(str(path.resolve()) in layer.metadata.get(_SLICES, ()) for layer in viewer.layers)
 
 
 def _asked(path: Path) -> bool:
@@ -109,6 +119,10 @@ def _layers(path: Path) -> list[LayerData]:
     lazy = open_lazy(path)
     name = stem(path)
     made = [(*layer, "image") for layer in _image_layers(lazy, name)]
+    slices = lazy.header.get("dicom", {}).get("files", ())
+    if len(set(slices)) > 1:
+        for _, options, _ in made:
+            options["metadata"][_SLICES] = slices
     for note in lazy.notes:
         show_warning(f"{path.name}: {note}")
     for one in inside:

@@ -86,6 +86,14 @@ def test_a_series_that_cannot_be_read_does_not_keep_the_others_out(study, viewer
     assert any("cut short" in note.message for note in notification_manager.records)
 
 
+def test_the_files_of_a_series_dropped_together_are_one_layer(study, viewer):
+    for path in sorted(map(str, (study / "b").iterdir())):
+        for layer in get_reader(path)(path):
+            if len(layer) == 3:  # (None,) is nothing
+                viewer.add_layer(Image(layer[0], **layer[1]))
+    assert [layer.data.shape for layer in viewer.layers] == [(9, 8, 10)]
+
+
 def test_without_a_window_the_choices_are_named(study, monkeypatch):
     monkeypatch.setattr(napari, "current_viewer", lambda: None)
     with pytest.raises(ReadError, match="holds 2 series"):
