@@ -43,7 +43,8 @@ def main() -> None:
         if net == "instant":
             model = fit_instant(learned, plan)
         else:
-            steps = {"epochs": max(1, given.steps // 20), "steps_per_epoch": 20, "validate_every": 5}
+            epochs = max(1, given.steps // 20)
+            steps = {"epochs": epochs, "steps_per_epoch": 20, "validate_every": epochs}
             model = fine_tune(learned, plan.change(net={"name": net, "width": given.width}, training=steps))
         for tta in given.tta.split(","):
             found, dice = measure(model, dataset, tta, given.most)
