@@ -172,6 +172,9 @@ class ComparePanel(Panel):
             for row in found.get("rows", ())
         ]
         self.cases.fill(rows)
+        self.cases.setColumnHidden(2, len({row["class"] for row in found.get("rows", ())}) < 2)
+        # strokes have no outline to measure a distance to
+        self.cases.setColumnHidden(4, all(row["hausdorff95"] is None for row in found.get("rows", ())))
         self.cases.sortItems(3)
         path = Path(found["report"])
         self.place.setText(f"Report and tables: {path.parent.parent.name}/{path.parent.name}")
@@ -233,11 +236,11 @@ def _verdict(found: Mapping[str, Any], best: Mapping[str, Any] | None, tests: Se
         failed = found["failed"][0]
         words.append(f"{len(found['failed'])} failed; the first, {failed['net']}: {failed['error']}")
     if best is not None:
-        words.append(f"{best['net']} scores best: Dice {best['dice_mean']:.2f} on {best['cases']} held-out images.")
+        words.append(f"{best['net']} scores best: Dice {best['dice_mean']:.2f} on {best['cases']} held-out cases.")
         others = [test for test in tests if best["net"] in (test["net"], test["other"])]
         sure = [test for test in others if test["p_holm"] is not None and test["p_holm"] < 0.05]
         if others and not sure:
-            words.append(f"With {max(t['pairs'] for t in others)} images that may be chance.")
+            words.append(f"With {max(t['pairs'] for t in others)} independent cases that may be chance.")
         elif len(sure) < len(others):
             words.append(f"It is better than {len(sure)} of {len(others)} others beyond chance.")
         elif others:

@@ -27,9 +27,9 @@ class Comparing(Learning):
 
     @property
     def usual_folds(self) -> int:
-        """Folds when none are given: one an annotated image, five at most; blocks of the image where there is one."""
-        annotated = len(self.annotated)
-        return min(_MOST_FOLDS, annotated) if annotated > 1 else _MOST_FOLDS
+        """Folds when none are given: one a group of annotated images, five at most; blocks where there is one group."""
+        groups = len({self.project.group(case) for case in self.annotated}) if self.project else 0
+        return min(_MOST_FOLDS, groups) if groups > 1 else _MOST_FOLDS
 
     def comparison_seconds(self, nets: Sequence[str], folds: int, minutes: float) -> float:
         """About how long a comparison takes, told before it begins."""

@@ -158,11 +158,12 @@ def test_nets_are_compared_from_the_window(bench, jobs, tmp_path):
     jobs.tell("Done", result=found(tmp_path))
     assert panel.bar.isHidden()
     assert panel.verdict.text() == (
-        "mildnet scores best: Dice 0.80 on 2 held-out images. With 2 images that may be chance."
+        "mildnet scores best: Dice 0.80 on 2 held-out cases. With 2 independent cases that may be chance."
     )
     rows = [[panel.results.item(row, column).text() for column in range(4)] for row in range(2)]
     assert rows == [["unet", "0.70 ± 0.10", "0.35", ".500"], ["mildnet", "0.80", "0.40", "best"]]
     assert [panel.cases.item(row, 0).text() for row in range(2)] == ["plane-b", "plane-a"], "the worst first"
+    assert panel.cases.isColumnHidden(4), "no distance could be measured"
     bench.workspace.select_case("plane-a")
     panel.cases.cellClicked.emit(0, 0)
     assert bench.workspace.case == "plane-b"
