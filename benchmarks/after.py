@@ -2,8 +2,8 @@
 
     python benchmarks/after.py [--side 8192] [--depth 512] [--scipy]
 
-Prints a table: processor seconds of each step and of `measure` (all run on one thread), and the peak of the memory of the process so far. With --scipy
-also what the plain way takes: label, fill and distances of the whole image at once, one class after the other.
+Prints a table: processor seconds of each step and of `measure`, all on one thread, and the peak of the memory of the
+process so far. With --scipy also what the plain way takes: label and fill of the whole image, class after class.
 """
 
 from __future__ import annotations

@@ -116,6 +116,7 @@ class Forest:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.forest: Any = None
+        self._largest = 16.0  # sigma of the features, smaller for thin volumes
         self._features: dict[str, np.ndarray] = {}
 
     def warm_up(self) -> None:
@@ -125,6 +126,8 @@ class Forest:
         from sklearn.ensemble import RandomForestClassifier
 
         values, labels = [], []
+        if self.forest is None:
+            self._largest = min(16.0, max(2.0, min(min(one.image.shape) for one in painted) / 2))
         for one in painted:
             if one.name not in self._features:
                 self._features[one.name] = self._describe(one.image)
@@ -144,8 +147,7 @@ class Forest:
     def _describe(self, image: Volume) -> np.ndarray:
         from skimage.feature import multiscale_basic_features
 
-        largest = min(16, max(2, min(image.shape) // 2))
-        return multiscale_basic_features(np.moveaxis(image.data, 0, -1), sigma_max=largest, channel_axis=-1)
+        return multiscale_basic_features(np.moveaxis(image.data, 0, -1), sigma_max=self._largest, channel_axis=-1)
 
 
 class Monai:

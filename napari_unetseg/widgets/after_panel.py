@@ -129,7 +129,7 @@ class AfterPanel(QWidget):
         reason = self.after.why_not_try() if titles and self.context.workspace.model else ""
         self.note.setText(self.after.note or reason)
         self.note.setVisible(bool(self.note.text()))
-        self.measure.set_why(self.after.why_not() or ("Measuring." if self.after.measuring else ""))
+        self.measure.set_why(self.after.why_not_measure())
 
 
 class _StepRow(QWidget):

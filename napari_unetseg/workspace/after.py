@@ -24,6 +24,7 @@ __all__ = ["AfterNet", "Measured", "Objects"]
 Steps = tuple[tuple[str, dict[str, Any]], ...]
 
 _ACCEPTED = "The mask is accepted as it is: undo the acceptance to change it."
+_READ_ONLY = "The project is open for reading only: the table has no place."
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,17 +98,22 @@ class AfterNet:
         """Write the steps into the plan of the project and into the model in use, and do them to the whole mask."""
         if self.steps != _steps_of(self.workspace.plan.post.steps):
             self.workspace.change_plan(post={"steps": self.steps})
-        if self.workspace.model is not None:
+        if self.workspace.model is not None and not self.workspace.read_only:
             save_steps(self.workspace.model, self.steps)
         self._ask(None)
 
     def why_not(self) -> str:
-        """Why steps cannot be tried out or objects measured now; ``""`` when they can."""
+        """Why nothing can be computed now; ``""`` when it can."""
         return self.workspace.why_not("predict")
 
     def why_not_try(self) -> str:
         """Why the mask on screen does not follow the steps; ``""`` when it does."""
         return self.why_not() or (_ACCEPTED if self.workspace.accepted else "")
+
+    def why_not_measure(self) -> str:
+        """Why objects cannot be measured now; ``""`` when they can."""
+        read_only = _READ_ONLY if self.workspace.read_only else ""
+        return self.why_not() or read_only or ("Measuring." if self.measuring else "")
 
     # -- trying out -------------------------------------------------------------------------------------------
 
@@ -174,7 +180,7 @@ class AfterNet:
 
     def measure(self) -> None:
         """Measure classes and objects of the image in hand into ``measures/`` of the project; see `measured`."""
-        if reason := self.why_not():
+        if reason := self.why_not_measure():
             raise UnetSegError(reason)
         project = self.workspace.project
         assert project is not None
@@ -220,7 +226,8 @@ class AfterNet:
             return
         newest = max(rounds, key=lambda one: one.number, default=None)
         if newest is not None and Path(newest.folder) == Path(model):
-            save_steps(model, self.steps)
+            if not self.workspace.read_only:
+                save_steps(model, self.steps)
         else:
             self.workspace.change_plan(post={"steps": theirs})
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from napari_unetseg.errors import UnetSegError
 from napari_unetseg.plan import Plan
 from napari_unetseg.postprocess import STEPS, measure
 from napari_unetseg.widgets.layers import role_of
@@ -184,3 +185,14 @@ def test_a_new_round_takes_the_projects_steps_and_an_old_one_brings_its_own(afte
     assert after.after.steps == (("fill-holes", {}),)
     assert workspace.plan.post.steps == (("fill-holes", {}),)
     assert saved(second) == [["smooth", {"radius": 1.0}]]
+
+
+def test_a_project_open_for_reading_only_is_not_written(after, bench, monkeypatch):
+    workspace, folder = bench.workspace, bench.workspace.model
+    monkeypatch.setattr(type(workspace), "read_only", property(lambda _: True))
+    after.after.change([("fill-holes", {})])
+    after.after.keep()
+    assert saved(folder) == []
+    assert "reading only" in after.after.why_not_measure()
+    with pytest.raises(UnetSegError, match="reading only"):
+        after.after.measure()
