@@ -149,7 +149,14 @@ def difference(got: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) ->
 
 
 def small_plan(given: argparse.Namespace, **training) -> Plan:
-    plain = {"device": given.device, "precision": "float32", "epochs": 2, "steps_per_epoch": 4, **training}
+    plain = {
+        "device": given.device,
+        "precision": "float32",
+        "epochs": 2,
+        "steps_per_epoch": 4,
+        "teacher": 0,
+        **training,
+    }
     return Plan(
         net={"name": "unet", "width": 0.1 if given.tiny else 1.0}, data={"labels": "annotation"}, training=plain
     )
