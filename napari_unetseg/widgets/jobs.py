@@ -35,6 +35,10 @@ class QtAside(QObject):
         if self._last is not None:
             self._last.exception()
 
+    def close(self) -> None:
+        """End the thread."""
+        self._pool.shutdown()
+
     def _do(self, work: Callable[[], Any], finished: Callable[[Any, BaseException | None], None]) -> None:
         value, failure = None, None
         try:
@@ -88,6 +92,8 @@ class QtJobs(QObject):
     def close(self) -> None:
         """End the worker; no event is delivered any more."""
         self._closed = True
+        if isinstance(self.aside, QtAside):
+            self.aside.close()
         self.engine.close(grace=2.0)
 
     def _hand_over(self, receiver: Callable[[Any], None]) -> Callable[[Any], None]:

@@ -181,6 +181,7 @@ def test_scribble_train_correct_retrain_segment_and_come_back(tmp_path, open_win
     # accept: strokes overrule the net, the mask lies on the image's grid
     bench.show_step(bench.review)
     hand.click(bench.review.accept)
+    qtbot.waitUntil(lambda: space.accepted, timeout=20_000)  # it is written aside
     strokes = bench.context.bridge.annotation.data
     saved = space.project.mask(second)
     assert (saved.data[strokes == 2] == 1).all()

@@ -198,3 +198,24 @@ def test_an_interrupted_training_is_offered(bench, jobs):
     assert bench.train.resume.text() == "Resume round 001, which was interrupted"
     click(bench.train.resume)
     assert jobs.submitted[-1][1] == {**args, "resume": True}
+
+
+def test_work_aside_ends_on_the_window_thread_and_says_what_went_wrong(qtbot):
+    from threading import current_thread
+
+    from napari_unetseg.widgets.jobs import QtAside
+
+    aside, ends = QtAside(), []
+
+    def fail():
+        raise OSError("disk full")
+
+    aside(current_thread, lambda value, error: ends.append((value, error, current_thread())))
+    aside(fail, lambda value, error: ends.append((value, error, current_thread())))
+    aside.wait()
+    assert not ends, "it is told when the window has time"
+    qtbot.waitUntil(lambda: len(ends) == 2)
+    assert ends[0][0] is not current_thread()
+    assert ends[0][1:] == (None, current_thread())
+    assert str(ends[1][1]) == "disk full"
+    aside.close()
