@@ -43,11 +43,16 @@ from napari_unetseg.io import atomic_write
 from napari_unetseg.metrics import score_masks
 from napari_unetseg.plan import DataPlan
 
-SETS = {"dsb2018-nuclei": (6, 20), "isbi2012-em": (2, 6), "cvc-clinicdb": (8, 20), "msd-hippocampus": (4, 12)}
-OWN = (4, 12)  # images painted on and scored of a folder of the user's own
+# images painted on, images scored, share of the voxels painted before the first round
+SETS = {
+    "dsb2018-nuclei": (6, 20, 0.004),
+    "isbi2012-em": (2, 6, 0.004),
+    "cvc-clinicdb": (8, 20, 0.004),
+    "msd-hippocampus": (4, 12, 0.001),
+}
+OWN = (4, 12, 0.004)  # of a folder of the user's own
 COLUMNS = ["part", "set", "system", "seed", "budget", "round", "hand_seconds", "strokes", "seconds", "predict_seconds",
            "dice", "status", "device", "threads", "machine", "versions", "date"]  # fmt: skip
-SHARE = 0.004  # of the voxels painted before the first round
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,8 @@ def work(piece: Piece, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     task = Task(dataset.classes, given.device, given.threads, piece.seed)
     system, rng = SYSTEMS[piece.system][0](task), np.random.default_rng(piece.seed)
     user = Annotator(len(dataset.classes), rng)
-    painted = [Painted(one.name, one.image, user.scribble(one.target, SHARE)) for one in learn]
+    share = SETS.get(piece.set, OWN)[2]
+    painted = [Painted(one.name, one.image, user.scribble(one.target, share)) for one in learn]
     learned = 0.0
     system.warm_up()
     for turn in range(given.rounds if piece.part == "hand" else 1):
@@ -171,7 +177,7 @@ def draw(piece: Piece, given: argparse.Namespace) -> tuple[Dataset, list[Sample]
         held = [case for case in dataset.cases if case.group in groups[::5]]
     names = {case.name for case in held}
     pool = [case for case in dataset.cases if case.name not in names]
-    paint, score = SETS.get(piece.set, OWN)
+    paint, score, _ = SETS.get(piece.set, OWN)
     chosen = np.random.default_rng(piece.seed).permutation(len(pool))[: given.images or paint]
     scored = np.random.default_rng(0).permutation(len(held))[: given.scored or score]
     return dataset, [pool[i].load() for i in chosen], [held[i].load() for i in scored]

@@ -132,13 +132,14 @@ class Annotator:
             start = np.unravel_index(starts[int(self._rng.integers(len(starts)))], plane.shape)
             length = min(self._rng.uniform(0.08, 0.35) * max(plane.shape), (budget - painted) / width)
             line = _line(free, (float(start[0]), float(start[1])), max(1, round(length)), self._rng)
-            self._count(label, len(line), plane.shape)
             dots = (line[:, None] + brush).reshape(-1, 2)
             inside = ((dots >= 0) & (dots < plane.shape)).all(axis=1)
             dots = dots[inside]
             dots = dots[where[dots[:, 0], dots[:, 1]]]
             plane[dots[:, 0], dots[:, 1]] = label + BACKGROUND
-            painted = int((plane == label + BACKGROUND).sum()) - before
+            last, painted = painted, int((plane == label + BACKGROUND).sum()) - before
+            if painted > last:  # nobody paints over what is painted
+                self._count(label, len(line), plane.shape)
         return painted
 
     def _count(self, label: int, length: int, shape: tuple[int, ...]) -> None:

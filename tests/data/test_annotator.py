@@ -107,10 +107,18 @@ def test_strokes_cost_a_hand_time():
     assert 0.5 < moving / ((annotation > 0).sum() / 50) < 2.0
     before, painted = user.seconds, user.strokes
     prediction = np.zeros_like(truth)
-    corrected = user.correct(annotation, prediction, truth, strokes=50, seconds=115.0)
-    assert 115 <= user.seconds - before < 115 + 20
+    corrected = user.correct(annotation, prediction, truth, strokes=50, seconds=105.0)
+    assert 105 <= user.seconds - before < 105 + 20
     assert 1 <= user.strokes - painted <= 10
     assert (corrected != annotation).any()
     rested = user.seconds
     np.testing.assert_array_equal(user.correct(corrected, truth, truth), corrected)
     assert user.seconds == rested
+
+
+def test_a_small_thing_costs_few_strokes():
+    truth = np.zeros((60, 60), np.uint8)
+    truth[30:34, 30:34] = 1
+    user = Annotator(2, np.random.default_rng(0), width=1)
+    user.scribble(truth, 0.05)
+    assert user.strokes < 60
