@@ -37,8 +37,13 @@ Sink = Callable[[Unit, tuple[int, ...], tuple[slice, slice], np.ndarray], None]
 class Source(Protocol):
     """What is read from: an array ``(C, [Z,] Y, X)``, or an image whose voxels stay on disk."""
 
-    shape: Any
-    dtype: Any
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(C, [Z,] Y, X)``."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the voxels."""
 
     def __getitem__(self, region: Any) -> np.ndarray: ...
 
