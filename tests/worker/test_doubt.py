@@ -19,7 +19,7 @@ from napari_unetseg.worker import loop  # noqa: F401 - all verbs are registered
 from napari_unetseg.worker.verbs import VERBS, Bench
 
 PLAN = nus.Plan(
-    net={"width": 0.15, "depth": 3, "dims": 2},
+    net={"name": "unet", "width": 0.15, "depth": 3, "dims": 2},
     training={"epochs": 6, "steps_per_epoch": 10, "patch": (32, 32), "batch_size": 4, "device": "cpu"},
 )
 
