@@ -47,6 +47,7 @@ class Bridge(QObject):
     brush_changed = Signal(int)
     layers_changed = Signal()
     step_wanted = Signal(int)
+    place_wanted = Signal()
 
     def __init__(self, viewer: Viewer, workspace: Workspace, on_error: Callable[[UnetSegError], None]) -> None:
         super().__init__()

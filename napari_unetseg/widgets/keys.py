@@ -19,6 +19,7 @@ HELP = (
     ("[  ]", "smaller, larger brush"),
     ("T", "show or hide the mask"),
     ("N  Shift-N", "next, previous image"),
+    ("J", "where to paint next"),
     ("Space", "hold to move the picture"),
     ("Ctrl-Z", "undo"),
 )
@@ -37,5 +38,6 @@ def bind_keys(layer: Labels, bridge: Bridge) -> None:
         bind(str(label), partial(bridge.select_class, label))
     bind("G", partial(bridge.select_tool, "polygon"))
     bind("T", bridge.toggle_mask)
+    bind("J", bridge.place_wanted.emit)
     bind("N", partial(bridge.step_wanted.emit, 1))
     bind("Shift-N", partial(bridge.step_wanted.emit, -1))

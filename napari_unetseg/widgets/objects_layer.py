@@ -70,7 +70,7 @@ class ObjectsLayer:
         )
         layer.editable = False
         strokes = self.context.bridge.annotation
-        viewer.add_layer(layer)
+        self.context.bridge._keep("objects", viewer.add_layer(layer))  # it goes before another image comes
         if strokes is not None and strokes in viewer.layers:  # strokes stay on top
             viewer.layers.move(viewer.layers.index(layer), viewer.layers.index(strokes))
         if active in viewer.layers:

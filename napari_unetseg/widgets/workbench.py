@@ -21,6 +21,7 @@ from napari_unetseg.widgets.classes_panel import ClassesPanel
 from napari_unetseg.widgets.compare_panel import ComparePanel
 from napari_unetseg.widgets.context import Context
 from napari_unetseg.widgets.folder_panel import FolderPanel
+from napari_unetseg.widgets.guide_panel import GuidePanel
 from napari_unetseg.widgets.images_panel import ImagesPanel
 from napari_unetseg.widgets.jobs import QtJobs
 from napari_unetseg.widgets.parts import Column, Section, label, set_role
@@ -30,6 +31,7 @@ from napari_unetseg.widgets.train_panel import TrainPanel
 from napari_unetseg.widgets.watch import timer
 from napari_unetseg.workspace import Message, Workspace
 from napari_unetseg.workspace.after import AfterNet
+from napari_unetseg.workspace.guiding import Guiding
 
 __all__ = ["TITLE", "Workbench", "open_workbench"]
 
@@ -61,6 +63,8 @@ class Workbench(QWidget):
         self.images = ImagesPanel(self.context)
         self.classes = ClassesPanel(self.context)
         self.annotate = AnnotatePanel(self.context)
+        self.guide = GuidePanel(self.context, Guiding(self.workspace, self.jobs))
+        self.annotate.add(self.guide)
         self.train = TrainPanel(self.context)
         self.review = ReviewPanel(self.context)
         self.after = AfterPanel(self.context, AfterNet(self.workspace, self.jobs))
