@@ -1,15 +1,15 @@
-"""Step 3, annotate: the brush is in the hand; choose a class and paint a few strokes of each."""
+"""Step 3, annotate: the brush is in the hand; choose a class and paint a few strokes of each, or fill whole areas."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from qtpy.QtCore import QSize, Qt
-from qtpy.QtWidgets import QCheckBox, QGridLayout, QPushButton, QSlider, QWidget
+from qtpy.QtWidgets import QCheckBox, QGridLayout, QPushButton, QSlider, QVBoxLayout, QWidget
 
 from napari_unetseg.widgets.context import Context
 from napari_unetseg.widgets.keys import HELP
-from napari_unetseg.widgets.parts import Action, Actions, Panel, label, row, set_role, swatch
+from napari_unetseg.widgets.parts import Action, Actions, Choice, Panel, label, row, set_role, swatch
 from napari_unetseg.widgets.theme import icon
 
 __all__ = ["AnnotatePanel"]
@@ -41,8 +41,9 @@ class AnnotatePanel(Panel):
         self._grid.setSpacing(5)
         self.start = Action("Brush in hand", "Make the annotation layer active and take the brush", role="")
         self.start.clicked.connect(lambda: context.do(context.bridge.annotate))
-        self.add(self._hint, self._grid, self._make_tools(), self._make_brush(), self._make_shown(), self._make_walk())
-        self.add(Actions(self.start), _key_help())
+        self.add(self._hint, self._grid, self._make_tools(), self._make_brush(), self._make_shown())
+        self.add(self._make_fills(), self._make_walk(), Actions(self.start))
+        self.add(self._make_keys())
         workspace, bridge = context.workspace, context.bridge
         workspace.classes_changed.connect(self._fill)
         workspace.actions_changed.connect(self.refresh)
@@ -108,12 +109,62 @@ class AnnotatePanel(Panel):
         self.mask_shown.setChecked(True)
         self.mask_shown.clicked.connect(lambda: self.context.bridge.toggle_mask())
         self.outline = QCheckBox("As outline")
-        self.outline.setToolTip("Show only the border of the mask, to see the image under it")
-        self.outline.toggled.connect(lambda on: self.context.bridge.set_mask_contour(on))
+        self.outline.setToolTip("Show only the border of the mask, to see the image under it (key O)")
+        self.outline.clicked.connect(lambda on: self.context.bridge.set_mask_contour(on))
         line = row(self.mask_shown, self.outline)
         line.addStretch(1)
         box = QWidget()
         box.setLayout(line)
+        return box
+
+    def _make_fills(self) -> QWidget:
+        edits = self.context.bridge.edits
+        self.where = Choice(
+            (("on this slice", False), ("on all slices", True)),
+            "Where Copy mask and Done work: on the slice on screen, or in the whole volume (the keys with Shift)",
+        )
+        self.copy_mask = Action(
+            "Copy mask",
+            "Take the mask's classes as strokes where nothing is painted yet, to be corrected by hand (key C).\n"
+            "Its background stays unlabelled until you press Done.",
+        )
+        self.done = Action(
+            "Done",
+            "All objects here are painted: what is unlabelled becomes background, and the net learns from all of it "
+            "(key D).\nErase where you are not sure; that is ignored. Undo takes it back.",
+        )
+        self.between = Action(
+            "Fill between slices",
+            "Paint the slices between two painted ones in the class in hand: the shape of one is changed step by step "
+            "into that of the other (key I)",
+        )
+        self.copy_mask.clicked.connect(lambda: self.context.do(edits.copy_mask, self.where.value))
+        self.done.clicked.connect(lambda: self.context.do(edits.finish, self.where.value))
+        self.between.clicked.connect(lambda: self.context.do(edits.fill_between))
+        self._volume_only = (self.where, self.between)
+        box = QWidget()
+        layout = QVBoxLayout(box)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(5)
+        layout.addLayout(row(self.copy_mask, self.done, self.where, stretch=(1, 1, 1)))
+        layout.addWidget(self.between)
+        return box
+
+    def _make_keys(self) -> QWidget:
+        self.keys = QPushButton("▸  Keys")
+        set_role(self.keys, "drawer")
+        self.keys.setToolTip("What the keyboard does while a layer of the workbench is chosen")
+        self.keys.setCheckable(True)
+        self.key_help = _key_help()
+        self.key_help.hide()
+        self.keys.toggled.connect(self.key_help.setVisible)
+        self.keys.toggled.connect(lambda on: self.keys.setText("▾  Keys" if on else "▸  Keys"))
+        box = QWidget()
+        layout = QVBoxLayout(box)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addWidget(self.keys)
+        layout.addWidget(self.key_help)
         return box
 
     def _make_walk(self) -> QWidget:
@@ -186,6 +237,12 @@ class AnnotatePanel(Panel):
         for widget in (*self.tools.values(), self.undo, self.redo, self.brush):
             widget.setEnabled(not reason)
         self.mask_shown.setChecked(bridge.mask is not None and bridge.mask.visible)
+        self.outline.setChecked(bridge.contour)
+        for action in (self.copy_mask, self.done, self.between):
+            action.set_why(reason)
+        image = workspace.image()
+        for widget in self._volume_only:
+            widget.setVisible(image is not None and image.ndim == 3)
         self.previous.set_why(workspace.why_not("next"))
         self.next.set_why(workspace.why_not("next"))
         self.start.set_why(reason)

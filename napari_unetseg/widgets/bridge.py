@@ -17,6 +17,7 @@ from napari.viewer import Viewer
 from qtpy.QtCore import QObject, Signal
 
 from napari_unetseg.errors import UnetSegError
+from napari_unetseg.widgets.edits import Edits
 from napari_unetseg.widgets.keys import bind_keys
 from napari_unetseg.widgets.layers import ROLE, image_layers, label_colours, placement, role_of
 from napari_unetseg.widgets.watch import StrokeWatch, slice_of, timer
@@ -58,6 +59,8 @@ class Bridge(QObject):
         self._mask_shown, self._contour, self._label = True, 0, 2
         self._fit = 1.0
         self._watch = StrokeWatch(viewer, workspace, on_error)
+        self._on_error = on_error
+        self.edits = Edits(self)
         self._moved = timer(self, 100, self.tell_view)
         workspace.case_changed.connect(self.show_case)
         workspace.classes_changed.connect(self._recolour)
@@ -139,16 +142,42 @@ class Bridge(QObject):
         self._contour = 1 if contour else 0
         if self.mask is not None:
             self._draw_mask(self.mask)
+        self.layers_changed.emit()
+
+    @property
+    def contour(self) -> bool:
+        """Whether the mask is shown as outlines."""
+        return bool(self._contour)
+
+    def toggle_contour(self) -> None:
+        """Show the mask as outlines, or as areas again."""
+        self.set_mask_contour(not self._contour)
 
     def undo(self) -> None:
-        """Take the last stroke back."""
-        if self.annotation is not None:
-            self.annotation.undo()
+        """Take the last stroke or fill back."""
+        self.edits.undo()
 
     def redo(self) -> None:
-        """Paint the stroke again that was taken back."""
-        if self.annotation is not None:
-            self.annotation.redo()
+        """Do again what was taken back."""
+        self.edits.redo()
+
+    def try_to(self, task: Callable[[], None]) -> None:
+        """Do what a key asks for, and say why when it cannot be done."""
+        try:
+            task()
+        except UnetSegError as error:
+            self._on_error(error)
+
+    def step_slice(self, step: int) -> None:
+        """Go `step` slices up or down in the volume in hand."""
+        volume, index = self.workspace.image(), self.slice_index()
+        if volume is not None and index is not None:
+            self._go_to_slice(index + step)
+
+    def _go_to_slice(self, index: int) -> None:
+        layer = self.annotation or self.mask
+        within = min(max(index, 0), layer.data.shape[0] - 1)
+        self.viewer.dims.set_point(self.viewer.dims.ndim - 3, layer.data_to_world((within, 0, 0))[0])
 
     def slice_index(self) -> int | None:
         """Slice along Z that is on screen; None for a plane."""
@@ -163,6 +192,10 @@ class Bridge(QObject):
     def flush(self) -> None:
         """Journal whatever the annotation layer has and the journal has not."""
         self._watch.flush()
+
+    def journal(self, region: tuple[slice, ...]) -> None:
+        """Journal what was just written into a region of the annotation layer."""
+        self._watch.sync(region)
 
     def _on_selected_label(self, event: Any = None) -> None:
         layer, most = self.annotation, len(self.workspace.classes)
@@ -224,6 +257,7 @@ class Bridge(QObject):
 
     def _keep(self, role: str, layer: Any) -> Any:
         self._own.setdefault(role, []).append(layer)
+        bind_keys(layer, self)
         return layer
 
     def _add_mask(self, case: str) -> Labels:
@@ -264,16 +298,17 @@ class Bridge(QObject):
         layer.selected_label = min(self._label, len(self.workspace.classes))
         self._keep("annotation", self.viewer.add_layer(layer))
         self._watch.watch(layer, case)
+        self.edits.watch(layer)
         layer.events.selected_label.connect(self._on_selected_label)
         layer.events.mode.connect(self._on_mode)
         layer.events.brush_size.connect(self._on_brush)
-        bind_keys(layer, self)
         self._on_selected_label()
         self._on_brush()
         return layer
 
     def _remove_own(self) -> None:
         self._watch.leave()
+        self.edits.leave()
         own, self._own = self._own, {}
         self._removing = True
         try:
@@ -289,6 +324,7 @@ class Bridge(QObject):
         if self._removing or not any(layer in layers for layers in self._own.values()):
             return
         if role_of(layer).get("role") == "annotation":
+            self.edits.leave()
             self._watch.leave()  # what it held is journalled; the layer comes back with the brush
         for layers in self._own.values():
             if layer in layers:
@@ -313,9 +349,7 @@ class Bridge(QObject):
         self.viewer.fit_to_view(layers=[layer for layers in self._own.values() for layer in layers])
         kept = self.workspace.recall("views", {}).get(self.workspace.case, {})
         if volume.ndim == 3:
-            index = int(kept.get("index", volume.shape[0] // 2))
-            world = self.mask.data_to_world((min(index, volume.shape[0] - 1), 0, 0))[0]
-            self.viewer.dims.set_point(self.viewer.dims.ndim - 3, world)
+            self._go_to_slice(int(kept.get("index", volume.shape[0] // 2)))
         camera = self.viewer.scene.camera
         self._fit = float(camera.zoom)
         zoom = kept.get("zoom", 1.0)  # of the zoom that fits, which depends on the size of the window
@@ -340,6 +374,7 @@ class Bridge(QObject):
     def close(self) -> None:
         """Journal the last stroke and let go of viewer and workspace."""
         self._watch.leave()
+        self.edits.leave()
         with contextlib.suppress(RuntimeError):  # Qt may have taken the timer with it already
             self._moved.stop()
         self.viewer.dims.events.current_step.disconnect(self._on_dims)

@@ -1,4 +1,4 @@
-"""Keys of the annotation layer; napari's own (P brush, E eraser, F fill, Z move, [ ] brush size) stay as they are."""
+"""Keys of the layers of the workbench; napari's own (P brush, E eraser, F fill, Z move, [ ] brush size) stay."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from napari.layers import Labels
+from napari.layers import Layer
 
 if TYPE_CHECKING:
     from napari_unetseg.widgets.bridge import Bridge
@@ -17,27 +17,45 @@ HELP = (
     ("1 … 9", "class"),
     ("P  E  F  G", "brush, eraser, fill, polygon"),
     ("[  ]", "smaller, larger brush"),
-    ("T", "show or hide the mask"),
-    ("N  Shift-N", "next, previous image"),
+    ("T  O", "show or hide the mask; as outline"),
+    ("C  Shift-C", "copy the mask of this slice, of all of it"),
+    ("D  Shift-D", "this slice is done, all of it is"),
+    ("I", "fill the slices between"),
     ("J", "where to paint next"),
+    ("N  Shift-N", "next, previous image"),
+    ("→  ←", "next, previous slice"),
     ("Space", "hold to move the picture"),
-    ("Ctrl-Z", "undo"),
+    ("Ctrl-Z  Shift-Ctrl-Z", "undo, redo"),
 )
 
 
-def bind_keys(layer: Labels, bridge: Bridge) -> None:
+def bind_keys(layer: Layer, bridge: Bridge) -> None:
     """Bind the keys on this one layer, where they outrank napari's own."""
+    edits = bridge.edits
 
     def bind(key: str, action: Callable[[], None]) -> None:
-        def pressed(_: Labels) -> None:
-            action()
+        def pressed(_: Layer) -> None:
+            bridge.try_to(action)
 
         layer.bind_key(key, pressed, overwrite=True)
 
     for label in range(1, 10):
         bind(str(label), partial(bridge.select_class, label))
+    if layer is not bridge.annotation:  # where napari has them, and more: held down, they last as long as that
+        for key, tool in (("P", "paint"), ("E", "erase"), ("F", "fill")):
+            bind(key, partial(bridge.select_tool, tool))
     bind("G", partial(bridge.select_tool, "polygon"))
     bind("T", bridge.toggle_mask)
+    bind("O", bridge.toggle_contour)
+    bind("C", edits.copy_mask)
+    bind("Shift-C", partial(edits.copy_mask, True))
+    bind("D", edits.finish)
+    bind("Shift-D", partial(edits.finish, True))
+    bind("I", edits.fill_between)
     bind("J", bridge.place_wanted.emit)
     bind("N", partial(bridge.step_wanted.emit, 1))
     bind("Shift-N", partial(bridge.step_wanted.emit, -1))
+    bind("Right", partial(bridge.step_slice, 1))
+    bind("Left", partial(bridge.step_slice, -1))
+    bind("Control-Z", edits.undo)
+    bind("Control-Shift-Z", edits.redo)

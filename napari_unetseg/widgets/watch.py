@@ -78,6 +78,10 @@ class StrokeWatch(QObject):
         self._settled.stop()
         self._soon.stop()
 
+    def sync(self, region: Region) -> None:
+        """Journal what was just written into a region."""
+        self._sync(region)
+
     def _sync_near(self) -> None:
         near, self._near = self._near, None
         if self._everywhere or near is None:
