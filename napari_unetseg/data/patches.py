@@ -6,7 +6,7 @@ The known voxels of each class are indexed once; a draw then costs what a patch 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -71,8 +71,8 @@ class Batch:
 
     def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """Batch of its tensors, each changed the same way."""
-        tensors = (getattr(self, field.name) for field in fields(self))
-        return Batch(*(None if tensor is None else change(tensor) for tensor in tensors))
+        hints = None if self.hints is None else change(self.hints)
+        return Batch(change(self.image), change(self.target), change(self.known), hints)
 
 
 def prepare(sample: Annotated, normalisation: Normalisation) -> Prepared:
@@ -175,8 +175,8 @@ class PatchSampler:
         for row in range(batch):
             sample, voxel = self._choose()
             self._cut(sample, voxel, (image[row], target[row], known[row], None if hints is None else hints[row]))
-        tensors = map(torch.from_numpy, (image, target, known))
-        return Batch(*tensors, None if hints is None else torch.from_numpy(hints))
+        drawn = Batch(torch.from_numpy(image), torch.from_numpy(target), torch.from_numpy(known))
+        return drawn if hints is None else replace(drawn, hints=torch.from_numpy(hints))
 
     def _choose(self) -> tuple[Prepared, tuple[int, ...]]:
         """Choose a class, a case that has it, and a known voxel of it there."""

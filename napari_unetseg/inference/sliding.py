@@ -197,7 +197,7 @@ class Predictor:
             value = one_value(tile)
             keys.append(i if value is None else value.tobytes())
         fresh = {key: i for i, key in reversed(list(enumerate(keys))) if key not in answers}
-        found: dict[bytes | int, Tensor] = {**answers}
+        found: dict[bytes | int, Tensor] = dict(answers.items())
         if fresh:
             found.update(zip(fresh, self.run(np.stack([tiles[i] for i in fresh.values()])), strict=True))
         for key in fresh:

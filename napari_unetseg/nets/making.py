@@ -14,11 +14,13 @@ from napari_unetseg.nets.assembly import BLOCKS, DOWNS, NETS, SKIPS, UPS, Padded
 from napari_unetseg.nets.blocks import Layers, scaled
 from napari_unetseg.nets.pretrained import WEIGHTS, find_weights, read_weights
 from napari_unetseg.nets.speed import step_time
+from napari_unetseg.nets.together import Together
 from napari_unetseg.plan import NetSpec
 
 __all__ = ["Request", "build", "count_parameters", "describe_net", "measure_spec", "unpadded"]
 
 _PARTS = {"block": BLOCKS, "down": DOWNS, "up": UPS, "skip": SKIPS}
+_BESIDE = "instant"  # part that puts the instant model beside a net: its anisotropy and channels
 _STATISTICS = ("running_mean", "running_var")
 
 
@@ -78,6 +80,8 @@ def build(spec: NetSpec, *, start: bool = True) -> nn.Module:
 
 def unpadded(spec: NetSpec) -> nn.Module:
     """Build the net that `spec` describes for sizes that its ``divisor`` divides."""
+    if _BESIDE in spec.parts:
+        return _with_instant(spec)
     facts = NETS.facts(spec.name)
     _check(spec, facts)
     layers = Layers(spec.dims, spec.norm, **facts.get("layers", {}))
@@ -97,6 +101,22 @@ def unpadded(spec: NetSpec) -> nn.Module:
             f"{facts['title']} is not made of parts: {', '.join(chosen)} cannot be chosen.", hint="Leave it out."
         )
     return made
+
+
+def _with_instant(spec: NetSpec) -> Together:
+    """Build the net with the instant one beside it, whose anisotropy and channels its part says."""
+    parts = dict(spec.parts)
+    try:
+        anisotropy, channels = parts.pop(_BESIDE)
+    except (TypeError, ValueError):
+        raise PlanError(
+            f"The part {_BESIDE!r} is {spec.parts[_BESIDE]!r}, not an anisotropy and a number of channels.",
+            hint="Leave it out: training puts it there.",
+        ) from None
+    instant = NetSpec(
+        name="instant", dims=spec.dims, in_channels=channels, outputs=spec.outputs, parts={"anisotropy": anisotropy}
+    )
+    return Together(unpadded(spec.model_copy(update={"parts": parts})), unpadded(instant), channels)
 
 
 def count_parameters(net: nn.Module) -> dict[str, int]:

@@ -23,8 +23,10 @@ from napari_unetseg.inference.calibration import calibrated_plan
 from napari_unetseg.inference.sliding import Predictor
 from napari_unetseg.losses import LOSSES
 from napari_unetseg.nets import Model, build
+from napari_unetseg.nets.assembly import Padded
+from napari_unetseg.nets.together import Together
 from napari_unetseg.optim import WeightAverage, make_optimiser, make_scaler
-from napari_unetseg.plan import Plan
+from napari_unetseg.plan import NetSpec, Plan
 from napari_unetseg.planning import complete_plan, steps_per_epoch
 from napari_unetseg.scores import Scores
 from napari_unetseg.training.clock import Clock, Progress
@@ -79,12 +81,22 @@ class Job:
     @property
     def instant_stays(self) -> bool:
         """Whether the instant model is what would be kept now."""
-        return self.leader is not None and not self.plan.given("net", "name")
+        return self.leader is not None and (self.progress.step == 0 or not self.plan.given("net", "name"))
 
     @property
     def predictor(self) -> Predictor:
-        """The running average, ready to segment."""
-        return Predictor(self.average.average.eval(), self.plan, self.compute)
+        """The running average, beside the instant model where that teaches it, ready to segment."""
+        return Predictor(self.answer.eval(), self.plan, self.compute)
+
+    @property
+    def answer(self) -> nn.Module:
+        """The running average, beside the instant model where that teaches it."""
+        net: Any = self.average.average
+        if self.instant is None:
+            return net
+        instant: Any = self.compute.place(self.instant.net)
+        both = Together(net.net, instant.net, self.instant.plan.net.in_channels)
+        return self.compute.place(Padded(both, both.divisor))
 
     def loss(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Loss of the plan on what is labelled, and what the teacher has to say about the rest."""
@@ -120,8 +132,10 @@ def prepare_job(
         start = None  # it has taught, and will again; there is nothing in it that the net could go on from
     if minutes is not None:
         plan = plan.change(training={"minutes": minutes, "epochs": None})
+    if "instant" in plan.net.parts:
+        plan = plan.change(net={"parts": _alone(plan.net)["parts"]})
     if start is not None and (not plan.given("net", "name") or plan.net.name == start.plan.net.name):
-        plan = plan.change(net={**start.plan.net.model_dump(), **plan.net.model_dump(exclude_unset=True)})
+        plan = plan.change(net={**_alone(start.plan.net), **plan.net.model_dump(exclude_unset=True)})
     dataset = data if isinstance(data, Dataset) else load_dataset(data, plan.data)
     parts = split(dataset, plan.data, plan.training.seed)
     samples, unseen = ([part.load() for part in until_stopped(some, control)] for some in (parts.train, parts.heldout))
@@ -152,6 +166,12 @@ def prepare_job(
     )  # fmt: skip
 
 
+def _alone(spec: NetSpec) -> dict[str, Any]:
+    """Fields of a net, without the instant model beside it, which is fitted anew."""
+    fields = spec.model_dump()
+    return {**fields, "parts": {name: part for name, part in fields["parts"].items() if name != "instant"}}
+
+
 def _check_learnable(samples: Sequence[Sample], classes: Sequence[str]) -> None:
     blank = [sample.name for sample in samples if (sample.image.data == sample.image.data.flat[0]).all()]
     if samples and len(blank) == len(samples):
@@ -172,7 +192,8 @@ def _check_learnable(samples: Sequence[Sample], classes: Sequence[str]) -> None:
 
 def _take_weights(net: nn.Module, start: Model) -> tuple[str, ...]:
     """Copy what fits; the head of a model with other classes does not."""
-    mine, theirs = net.state_dict(), start.net.state_dict()
+    alone: Any = start.net.net if "instant" in start.plan.net.parts else start.net
+    mine, theirs = net.state_dict(), alone.state_dict()
     fitting = {k: v for k, v in theirs.items() if k in mine and mine[k].shape == v.shape}
     if len(fitting) < len(mine) / 2:
         raise ModelError(
@@ -195,7 +216,7 @@ def finish_job(job: Job) -> Model:
     else:
         job.progress.kept = job.progress.step, job.progress.seconds
     _mark_kept(job.progress)
-    net = average.to("cpu")
+    net, plan, scores = job.answer.eval().cpu(), job.plan, job.progress.best_scores
     parents = (*job.start.parents, job.start.id) if job.start else ()
     facts = {
         "steps": job.progress.step,
@@ -209,9 +230,12 @@ def finish_job(job: Job) -> Model:
         "notes": list(job.notes),
         "versions": {"napari-unetseg": napari_unetseg.__version__, "torch": torch.__version__},
     }
-    scores, plan = job.progress.best_scores, job.plan
-    if job.instant is not None and job.instant_stays:
-        scores, plan, net = job.instant.scores, job.instant.plan, job.instant.net
+    if job.instant is not None:
+        spec = job.instant.plan.net
+        beside = {"instant": (spec.parts["anisotropy"], spec.in_channels)}
+        plan = plan.change(net={"parts": {**plan.net.parts, **beside}})
+        if job.instant_stays:
+            scores, plan, net = job.instant.scores, job.instant.plan, job.instant.net.cpu()
     model = Model(net, calibrated_plan(plan, scores), job.classes, scores, job.progress.history, parents, facts)
     if model.scores is not None:
         model.scores = Scores.from_dict({**model.scores.to_dict(), "model": model.id})

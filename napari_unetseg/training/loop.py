@@ -87,9 +87,14 @@ def fine_tune(
     with interruptible(control, job.net, job.average.average):
         with contextlib.suppress(Stopped):
             yield from _train(job, control, checkpoint)
-        if job.progress.step == 0 and job.start is None:
+        untrained = job.progress.step == 0 and job.start is None
+        if untrained and job.instant is None:
             raise Stopped("Training was stopped before its first step.", hint="Nothing was changed.")
-        if job.progress.validated_at != job.progress.step and not (control.stopped and job.progress.best is not None):
+        if (
+            not untrained
+            and job.progress.validated_at != job.progress.step
+            and not (control.stopped and job.progress.best is not None)
+        ):
             yield from _validate(job, control)
     if job.clock.stalled(job.progress):
         yield Note(f"Ended early: nothing gained in {job.plan.training.stop_after} validations.")

@@ -45,7 +45,7 @@ def teach(job: Job, control: Control) -> Generator[Event, None, None]:
         When `control` says so.
     """
     channels = job.train[0].image.shape[0]
-    plan = instant_plan(job.plan, job.dataset.ndim, channels, job.spacing, len(job.classes))
+    plan = instant_plan(job.plan, job.plan.net.dims, channels, job.spacing, len(job.classes))
     run = fit_prepared(plan, job.classes, job.train, control)
     while True:
         try:

@@ -43,7 +43,7 @@ def test_the_instant_model_answers_before_the_first_step(project):
 
 
 def test_the_better_of_the_two_is_kept_unless_a_net_was_asked_for(project):
-    hopeless = {"epochs": 1, "steps_per_epoch": 1}
+    hopeless = {"epochs": 1, "steps_per_epoch": 1, "learning_rate": 10.0, "average": 0.0, "schedule": "constant"}
     events, model = [], None
     run = fine_tune.events(project, plan(**hopeless))
     while model is None:
@@ -56,6 +56,7 @@ def test_the_better_of_the_two_is_kept_unless_a_net_was_asked_for(project):
     assert model.scores.mean_dice > max(e.scores.mean_dice for e in events if isinstance(e, Validated))
     asked = fine_tune(project, plan(**hopeless).change(net={"name": "unet"}))
     assert asked.plan.net.name == "unet"
+    assert "instant" in asked.plan.net.parts
 
 
 def test_the_net_takes_the_lead_once_it_is_better(project):
@@ -66,10 +67,18 @@ def test_the_net_takes_the_lead_once_it_is_better(project):
 
 
 def test_going_on_from_the_instant_model_begins_the_net_anew(project, tmp_path):
-    instant = fine_tune(project, plan(epochs=1, steps_per_epoch=1), folder=tmp_path / "one")
+    instant = fine_tune(project, plan(epochs=None, minutes=1e-6), folder=tmp_path / "one")  # no time for a step
     assert instant.plan.net.name == "instant"
     steps = [e for e in fine_tune.events(project, plan(), start=tmp_path / "one") if isinstance(e, StepDone)]
     assert len(steps) == 16
+
+
+def test_a_taught_net_is_gone_on_from_without_its_old_instant_model(project, tmp_path):
+    first = fine_tune(project, plan(epochs=10), folder=tmp_path / "one")
+    assert first.plan.net.parts.keys() == {"instant"}
+    events = list(fine_tune.events(project, plan(), start=tmp_path / "one"))
+    start = next(event for event in events if isinstance(event, Validated))
+    assert (start.step, start.scores.mean_dice) == (0, pytest.approx(first.scores.mean_dice, abs=0.05))
 
 
 def test_dense_labels_need_no_teacher(project):

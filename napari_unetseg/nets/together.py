@@ -1,0 +1,58 @@
+"""A net and the instant model side by side, one answer: what a training from a few strokes gives.
+
+The instant model is right where texture and intensity tell a thing, a young net where its shape and surroundings do.
+Their mean is better than either for as long as the strokes are few (``docs/benchmarks.md``).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["Together"]
+
+
+class Together(nn.Module):
+    """Logits of the weighted mean of two nets' probabilities.
+
+    Parameters
+    ----------
+    net, instant : nn.Module
+        Nets with the same outputs, for sizes that their ``divisor`` divides. `instant` sees only the middle channels,
+        where `net` sees the planes on both sides as well.
+    channels : int
+        That `instant` sees.
+    share : float
+        Weight of `instant`, between 0 and 1, neither included; the net's is the rest.
+    """
+
+    share: Tensor
+
+    def __init__(self, net: nn.Module, instant: nn.Module, channels: int, share: float = 0.5) -> None:
+        super().__init__()
+        self.net, self.instant = net, instant
+        self.channels = channels
+        self.divisor = math.lcm(int(net.divisor), int(instant.divisor))
+        self.register_buffer("share", torch.tensor(float(share)))
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Return logits (B, outputs, *size) of an image (B, C, *size) whose sizes `divisor` divides."""
+        logits = self.net(x)
+        if isinstance(logits, list):  # deeply supervised training, which is the net's alone
+            return logits
+        before = (x.shape[1] - self.channels) // 2
+        beside = self.instant(x[:, before : before + self.channels])
+        weights = torch.stack([1 - self.share, self.share]).log()
+        yes = [_log_probability(z.float()) + w for z, w in zip((logits, beside), weights, strict=True)]
+        together = torch.logaddexp(*yes)
+        if logits.shape[1] > 1:
+            return together
+        no = [_log_probability(-z.float()) + w for z, w in zip((logits, beside), weights, strict=True)]
+        return together - torch.logaddexp(*no)
+
+
+def _log_probability(logits: Tensor) -> Tensor:
+    return functional.logsigmoid(logits) if logits.shape[1] == 1 else logits.log_softmax(dim=1)
