@@ -49,6 +49,7 @@ class Bridge(QObject):
     layers_changed = Signal()
     step_wanted = Signal(int)
     place_wanted = Signal()
+    view_moved = Signal()
 
     def __init__(self, viewer: Viewer, workspace: Workspace, on_error: Callable[[UnetSegError], None]) -> None:
         super().__init__()
@@ -340,6 +341,7 @@ class Bridge(QObject):
         """Say which slice is on screen, for the previews."""
         if self.workspace.case is not None:
             self.workspace.look(self.slice_index())
+            self.view_moved.emit()
 
     def restore_view(self) -> None:
         """Show the image where the user left it, or all of it."""

@@ -20,6 +20,7 @@ from napari_unetseg.widgets.annotate_panel import AnnotatePanel
 from napari_unetseg.widgets.classes_panel import ClassesPanel
 from napari_unetseg.widgets.compare_panel import ComparePanel
 from napari_unetseg.widgets.context import Context
+from napari_unetseg.widgets.doubt_panel import DoubtPanel
 from napari_unetseg.widgets.folder_panel import FolderPanel
 from napari_unetseg.widgets.guide_panel import GuidePanel
 from napari_unetseg.widgets.images_panel import ImagesPanel
@@ -31,6 +32,7 @@ from napari_unetseg.widgets.train_panel import TrainPanel
 from napari_unetseg.widgets.watch import timer
 from napari_unetseg.workspace import Message, Workspace
 from napari_unetseg.workspace.after import AfterNet
+from napari_unetseg.workspace.doubting import Doubting
 from napari_unetseg.workspace.guiding import Guiding
 
 __all__ = ["TITLE", "Workbench", "open_workbench"]
@@ -69,6 +71,8 @@ class Workbench(QWidget):
         self.review = ReviewPanel(self.context)
         self.after = AfterPanel(self.context, AfterNet(self.workspace, self.jobs))
         self.review.add(self.after)
+        self.doubt = DoubtPanel(self.context, Doubting(self.workspace, self.jobs))
+        self.review.add(self.doubt)
         self.folder = FolderPanel(self.context)
         self.compare = ComparePanel(self.context)
         self.panels = (self.images, self.classes, self.annotate, self.train, self.review, self.folder, self.compare)
