@@ -29,11 +29,13 @@ from napari_unetseg.widgets.parts import Column, Section, label, set_role
 from napari_unetseg.widgets.review_panel import ReviewPanel
 from napari_unetseg.widgets.theme import stylesheet
 from napari_unetseg.widgets.train_panel import TrainPanel
+from napari_unetseg.widgets.truth_panel import TruthPanel
 from napari_unetseg.widgets.watch import timer
 from napari_unetseg.workspace import Message, Workspace
 from napari_unetseg.workspace.after import AfterNet
 from napari_unetseg.workspace.doubting import Doubting
 from napari_unetseg.workspace.guiding import Guiding
+from napari_unetseg.workspace.truths import Truths
 
 __all__ = ["TITLE", "Workbench", "open_workbench"]
 
@@ -72,7 +74,8 @@ class Workbench(QWidget):
         self.after = AfterPanel(self.context, AfterNet(self.workspace, self.jobs))
         self.review.add(self.after)
         self.doubt = DoubtPanel(self.context, Doubting(self.workspace, self.jobs))
-        self.review.add(self.doubt)
+        self.truth = TruthPanel(self.context, Truths(self.workspace, self.jobs))
+        self.review.add(self.doubt, self.truth)
         self.folder = FolderPanel(self.context)
         self.compare = ComparePanel(self.context)
         self.panels = (self.images, self.classes, self.annotate, self.train, self.review, self.folder, self.compare)

@@ -18,7 +18,7 @@ import torch
 from napari_unetseg.devices import is_out_of_memory
 from napari_unetseg.errors import Stopped, UnetSegError
 from napari_unetseg.events import Control, Event, PreviewReady, StepDone, View
-from napari_unetseg.worker import after, compare, doubt, plan, progress  # noqa: F401 - register their verbs
+from napari_unetseg.worker import after, compare, doubt, plan, progress, score  # noqa: F401 - register their verbs
 from napari_unetseg.worker.verbs import VERBS, Bench
 
 __all__ = ["Worker"]
