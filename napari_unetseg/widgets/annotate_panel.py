@@ -271,6 +271,6 @@ def _key_help() -> QWidget:
     grid.setVerticalSpacing(1)
     for index, (key, words) in enumerate(HELP):
         grid.addWidget(label(key, "title", wrap=False), index, 0)
-        grid.addWidget(label(words, "muted", wrap=False), index, 1)
+        grid.addWidget(label(words, "muted"), index, 1)
     grid.setColumnStretch(1, 1)
     return box

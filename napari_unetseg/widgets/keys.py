@@ -17,15 +17,16 @@ HELP = (
     ("1 … 9", "class"),
     ("P  E  F  G", "brush, eraser, fill, polygon"),
     ("[  ]", "smaller, larger brush"),
-    ("T  O", "show or hide the mask; as outline"),
-    ("C  Shift-C", "copy the mask of this slice, of all of it"),
-    ("D  Shift-D", "this slice is done, all of it is"),
-    ("I", "fill the slices between"),
+    ("T", "show or hide the mask"),
+    ("O", "mask as outline"),
+    ("C", "copy the mask here (Shift: everywhere)"),
+    ("D", "done here (Shift: everywhere)"),
+    ("I", "fill between slices"),
     ("J", "where to paint next"),
-    ("N  Shift-N", "next, previous image"),
+    ("N", "next image (Shift: previous)"),
     ("→  ←", "next, previous slice"),
     ("Space", "hold to move the picture"),
-    ("Ctrl-Z  Shift-Ctrl-Z", "undo, redo"),
+    ("Ctrl-Z", "undo (Shift: redo)"),
 )
 
 

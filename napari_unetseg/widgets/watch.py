@@ -13,9 +13,11 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_unetseg.errors import UnetSegError
 from napari_unetseg.workspace import Workspace
+from napari_unetseg.workspace.strokes import slabs
 
 __all__ = ["StrokeWatch", "slice_of", "timer"]
 
+PART = 2**23  # voxels that are compared without a pause, in a few milliseconds
 SETTLE_MS = 300  # undo and scripts tell nothing but "the data was set": look once they have settled
 
 Region = tuple[slice, ...]
@@ -25,7 +27,8 @@ class StrokeWatch(QObject):
     """Keeps the journal of the workspace in step with an annotation layer.
 
     A finished stroke, fill or polygon is journalled as soon as napari is done with it, and only its bounding box is
-    compared. Undo, redo and scripts do not say where they wrote; then the whole layer is compared, a moment later.
+    compared. Undo, redo and scripts do not say where they wrote; then the whole layer is compared, a moment
+    later and part by part.
 
     Parameters
     ----------
@@ -45,8 +48,10 @@ class StrokeWatch(QObject):
         self._near: Region | None = None
         self._everywhere = False
         self._place: tuple[float, ...] = ()
+        self._left: list[Region] = []  # to be compared when there is time
         self._soon = timer(self, 0, self._sync_near)
-        self._settled = timer(self, SETTLE_MS, self.flush)
+        self._settled = timer(self, SETTLE_MS, self._compare_all)
+        self._next = timer(self, 0, self._compare_next)
 
     def watch(self, layer: Labels, case: str) -> None:
         """Watch `layer`, which holds the strokes of `case`, and no other from now on."""
@@ -62,8 +67,8 @@ class StrokeWatch(QObject):
         """Journal the last stroke and watch nothing."""
         self._sync(None)
         with contextlib.suppress(RuntimeError):  # Qt may have taken the timers with it already
-            self._soon.stop()
-            self._settled.stop()
+            for waiting in (self._soon, self._settled, self._next):
+                waiting.stop()
         if self._layer is not None:
             self._layer.events.labels_update.disconnect(self._on_labels_update)
             self._layer.events.paint.disconnect(self._on_paint)
@@ -73,10 +78,23 @@ class StrokeWatch(QObject):
 
     def flush(self) -> None:
         """Journal whatever the layer has and the journal has not."""
-        self._everywhere, self._near = False, None
+        self._everywhere, self._near, self._left = False, None, []
         self._sync(None)
-        self._settled.stop()
-        self._soon.stop()
+        for waiting in (self._soon, self._settled, self._next):
+            waiting.stop()
+
+    def _compare_all(self) -> None:
+        """Compare the whole layer, but part by part, that the window may draw in between."""
+        if self._layer is not None:
+            self._everywhere, self._near = False, None
+            self._left = slabs(self._layer.data.shape, PART)
+            self._next.start()
+
+    def _compare_next(self) -> None:
+        if self._left:
+            self._sync(self._left.pop(0))
+        if self._left:
+            self._next.start()
 
     def sync(self, region: Region) -> None:
         """Journal what was just written into a region."""
@@ -85,7 +103,7 @@ class StrokeWatch(QObject):
     def _sync_near(self) -> None:
         near, self._near = self._near, None
         if self._everywhere or near is None:
-            self.flush()
+            self._compare_all()
         else:
             self._sync(near)
 

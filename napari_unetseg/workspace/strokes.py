@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from napari_unetseg.errors import AnnotationError
 from napari_unetseg.project import Project
 
-__all__ = ["Region", "Strokes"]
+__all__ = ["Region", "Strokes", "slabs"]
 
 Region = tuple[slice, ...]
+
+_SLAB = 2**20  # voxels that are compared or counted in one go: few enough to stay in the processor's cache
 
 
 class Strokes:
@@ -62,7 +66,7 @@ class Strokes:
                 hint="Paint on the annotation layer that belongs to the image.",
             )
         near = near or (slice(None),) * labels.ndim
-        box = _bounding_box(labels[near] != self.labels[near])
+        box = _difference(labels[near], self.labels[near])
         if box is None:
             return None
         starts = [part.indices(size)[0] for part, size in zip(near, labels.shape, strict=True)]
@@ -90,8 +94,53 @@ class Strokes:
         return {name: int(total[label]) for label, name in enumerate(self._project.classes, start=1)}
 
 
+def slabs(shape: tuple[int, ...], voxels: int = _SLAB) -> list[Region]:
+    """Parts of an array of this shape, along its first axis, with about so many voxels each."""
+    step = max(1, voxels // max(1, math.prod(shape[1:])))
+    rest = tuple(slice(0, size) for size in shape[1:])
+    return [(slice(start, min(start + step, shape[0])), *rest) for start in range(0, shape[0], step)]
+
+
 def _count(labels: np.ndarray) -> np.ndarray:
-    return np.bincount(labels.ravel(), minlength=256)
+    total = np.zeros(256, np.int64)
+    for slab in slabs(labels.shape):
+        part = labels[slab]
+        if _blank(part):  # as most of a large image is
+            total[0] += part.size
+        else:
+            total += np.bincount(part.ravel(), minlength=256)
+    return total
+
+
+def _blank(part: np.ndarray) -> bool:
+    words = _words(part)
+    return not (part if words is None else words).any()
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> Region | None:
+    """Bounding box of where two label arrays differ; most of them are alike, which is quick to see."""
+    found: Region | None = None
+    for slab in slabs(a.shape):
+        ours, theirs = a[slab], b[slab]
+        wide, wider = _words(ours), _words(theirs)
+        if wide is not None and wider is not None and np.array_equal(wide, wider):
+            continue
+        box = _bounding_box(ours != theirs)
+        if box is not None:
+            first = slab[0].start
+            box = (slice(box[0].start + first, box[0].stop + first), *box[1:])
+            found = box if found is None else _union(found, box)
+    return found
+
+
+def _words(part: np.ndarray) -> np.ndarray | None:
+    """The same bytes, eight at a time; None where they do not lie side by side."""
+    whole = part.dtype == np.uint8 and part.flags.c_contiguous and part.size % 8 == 0
+    return part.reshape(-1).view(np.uint64) if whole else None
+
+
+def _union(a: Region, b: Region) -> Region:
+    return tuple(slice(min(x.start, y.start), max(x.stop, y.stop)) for x, y in zip(a, b, strict=True))
 
 
 def _bounding_box(changed: np.ndarray) -> Region | None:
