@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_unetseg.devices import choose_compute
-from napari_unetseg.errors import ModelError, PlanError
+from napari_unetseg.errors import ModelError, PlanError, Stopped
+from napari_unetseg.events import Control
 from napari_unetseg.inference.sliding import Predictor, make_predictor, prepared_image, tile_slices, tile_weights
 from napari_unetseg.inference.view import seen_of_plane
 from napari_unetseg.nets import Model
@@ -65,6 +66,7 @@ class _Question:
     region: Region
     plane: int | None
     tile_maps: TileMaps
+    control: Control | None = None
 
 
 Explainer = Callable[..., Explanation]
@@ -78,10 +80,19 @@ def explain(
     class_index: int | None = None,
     region: Region = None,
     plane: int | None = None,
+    control: Control | None = None,
 ) -> Explanation:
-    """Explain by the name of a method, the last class when none is given; see `saliency` for the rest."""
+    """Explain by the name of a method, the last class when none is given; see `saliency` for the rest.
+
+    `control` is asked before every tile.
+
+    Raises
+    ------
+    Stopped
+        When it was told to stop.
+    """
     label = len(model.classes) - 1 if class_index is None else class_index
-    return EXPLANATIONS[method](model, image, label, region, plane)
+    return EXPLANATIONS[method](model, image, label, region, plane, control=control or Control())
 
 
 def object_at(mask: np.ndarray, point: Sequence[float], label: int | None = None) -> tuple[np.ndarray, int]:
@@ -122,7 +133,12 @@ def object_at(mask: np.ndarray, point: Sequence[float], label: int | None = None
 
 @EXPLANATIONS.register("saliency", title="Saliency")
 def saliency(
-    model: Model, image: Volume, class_index: int, region: Region = None, plane: int | None = None
+    model: Model,
+    image: Volume,
+    class_index: int,
+    region: Region = None,
+    plane: int | None = None,
+    control: Control | None = None,
 ) -> Explanation:
     """How much each pixel of each channel matters to the class.
 
@@ -137,6 +153,8 @@ def saliency(
         Part of the image ``([Z,] Y, X)`` whose logits are summed: a plane, a box, an object (see `object_at`).
     plane : int, optional
         Of a volume: only this plane is looked at; `region` and the maps are then ``(Y, X)``.
+    control : Control, optional
+        To stop it, between tiles.
 
     Raises
     ------
@@ -147,30 +165,42 @@ def saliency(
     """
     names = tuple(f"channel {number}" for number in range(image.data.shape[0]))
     legend = f"Bright where a small change of the image would change {_class(model, class_index)!r} most."
-    return _explained(model, image, _Question(class_index, region, plane, _input_gradient), names, legend)
+    return _explained(model, image, _Question(class_index, region, plane, _input_gradient, control), names, legend)
 
 
 @EXPLANATIONS.register("decoder-saliency", title="Decoder saliency")
 def decoder_saliency(
-    model: Model, image: Volume, class_index: int, region: Region = None, plane: int | None = None
+    model: Model,
+    image: Volume,
+    class_index: int,
+    region: Region = None,
+    plane: int | None = None,
+    control: Control | None = None,
 ) -> Explanation:
     """How much each place matters to the class, averaged over the decoder's levels; parameters as for `saliency`."""
     _u_shape(model.net, "decoder saliency")
     legend = (
         f"Bright where the decoder's features matter most to {_class(model, class_index)!r}, average of its levels."
     )
-    return _explained(model, image, _Question(class_index, region, plane, _decoder_gradients), ("decoder",), legend)
+    return _explained(
+        model, image, _Question(class_index, region, plane, _decoder_gradients, control), ("decoder",), legend
+    )
 
 
 @EXPLANATIONS.register("gradcam", title="Grad-CAM")
 def gradcam(
-    model: Model, image: Volume, class_index: int, region: Region = None, plane: int | None = None
+    model: Model,
+    image: Volume,
+    class_index: int,
+    region: Region = None,
+    plane: int | None = None,
+    control: Control | None = None,
 ) -> Explanation:
     """Where each of the decoder's joins speaks for the class, deepest first; parameters as for `saliency`."""
     joins = len(_u_shape(model.net, "Grad-CAM").blocks)
     names = tuple(f"join {number} of {joins}" for number in range(1, joins + 1))
     legend = f"Bright where features speak for {_class(model, class_index)!r}; join 1 is the deepest and coarsest."
-    return _explained(model, image, _Question(class_index, region, plane, _cams), names, legend)
+    return _explained(model, image, _Question(class_index, region, plane, _cams, control), names, legend)
 
 
 def _class(model: Model, class_index: int) -> str:
@@ -238,6 +268,8 @@ def _tiled(predictor: Predictor, image: np.ndarray, asked: _Question, wanted: np
             where = (*plane, *region)
             if not wanted[where].any():
                 continue
+            if asked.control is not None and asked.control.stopped:
+                raise Stopped("The explanation was stopped.")
             inside = predictor.compute.place(torch.from_numpy(np.ascontiguousarray(wanted[where])))
             part = np.ascontiguousarray(predictor.planes(image, plane)[(slice(None), *region)])
             tile = predictor.compute.place(torch.from_numpy(part)[None])

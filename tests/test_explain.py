@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from napari_unetseg.errors import ModelError, PlanError
+from napari_unetseg.errors import ModelError, PlanError, Stopped
+from napari_unetseg.events import Control
 from napari_unetseg.explain import EXPLANATIONS, decoder_saliency, explain, gradcam, object_at, saliency
 from napari_unetseg.nets import NETS, Model, build
 from napari_unetseg.nets.assembly import UShape
@@ -228,3 +229,11 @@ def test_a_click_means_an_object():
         object_at(mask, (12, 0))
     with pytest.raises(PlanError, match="outside"):
         object_at(mask, (1, 1, 1))
+
+
+@pytest.mark.parametrize("method", list(EXPLANATIONS))
+def test_it_stops_before_the_next_tile(method):
+    control = Control()
+    control.stop()
+    with pytest.raises(Stopped):
+        explain(method, model_of(depth=2), image_of(1, 16, 16), control=control)

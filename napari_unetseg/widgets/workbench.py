@@ -21,6 +21,7 @@ from napari_unetseg.widgets.classes_panel import ClassesPanel
 from napari_unetseg.widgets.compare_panel import ComparePanel
 from napari_unetseg.widgets.context import Context
 from napari_unetseg.widgets.doubt_panel import DoubtPanel
+from napari_unetseg.widgets.explain_panel import ExplainPanel
 from napari_unetseg.widgets.folder_panel import FolderPanel
 from napari_unetseg.widgets.guide_panel import GuidePanel
 from napari_unetseg.widgets.images_panel import ImagesPanel
@@ -34,6 +35,7 @@ from napari_unetseg.widgets.watch import timer
 from napari_unetseg.workspace import Message, Workspace
 from napari_unetseg.workspace.after import AfterNet
 from napari_unetseg.workspace.doubting import Doubting
+from napari_unetseg.workspace.explaining import Explaining
 from napari_unetseg.workspace.guiding import Guiding
 from napari_unetseg.workspace.truths import Truths
 
@@ -75,7 +77,8 @@ class Workbench(QWidget):
         self.review.add(self.after)
         self.doubt = DoubtPanel(self.context, Doubting(self.workspace, self.jobs))
         self.truth = TruthPanel(self.context, Truths(self.workspace, self.jobs))
-        self.review.add(self.doubt, self.truth)
+        self.why = ExplainPanel(self.context, Explaining(self.workspace, self.jobs))
+        self.review.add(self.doubt, self.truth, self.why)
         self.folder = FolderPanel(self.context)
         self.compare = ComparePanel(self.context)
         self.panels = (self.images, self.classes, self.annotate, self.train, self.review, self.folder, self.compare)

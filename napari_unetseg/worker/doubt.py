@@ -133,7 +133,7 @@ def explain_case(args: Args, control: Control, bench: Bench) -> Run:
         )
         region, label = object_at(belief.mask(model.plan.inference.threshold), point, label)
     label = len(model.classes) - 1 if label is None else label
-    found = explain(need(args, "method"), model, image, label, region, plane)
+    found = explain(need(args, "method"), model, image, label, region, plane, control)
     return {
         "maps": bench.put("explanation", found.maps.data),
         "names": list(found.names),
