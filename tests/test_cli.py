@@ -124,7 +124,7 @@ def test_doctor_says_what_will_be_used(cli):
 
 def bad(folder, tmp_path):
     """Commands that cannot be carried out, and a word of the message they must give."""
-    nus.write(tmp_path / "small.png", LabelVolume(np.eye(5, dtype=np.uint8)))
+    nus.write(tmp_path / "small.png", LabelVolume(np.eye(5, 9, dtype=np.uint8)))
     nus.write(tmp_path / "large.png", Volume(np.ones((1, 9, 9), np.uint8)))
     (tmp_path / "empty").mkdir(exist_ok=True)
     (tmp_path / "cut.tif").write_bytes((folder / "images" / "case0.tif").read_bytes()[:50])
@@ -145,7 +145,7 @@ def bad(folder, tmp_path):
         ("train", folder, "--from", tmp_path / "nowhere"): "nowhere",
         ("train", folder, "-o", folder): "not a model folder",
         ("train", folder, "--minutes", 1, "--epochs", 1): "--epochs",
-        ("train", "--image", tmp_path / "large.png", "--label", tmp_path / "small.png"): "(5, 5)",
+        ("train", "--image", tmp_path / "large.png", "--label", tmp_path / "small.png"): "(5, 9)",
         ("train", "--image", tmp_path / "cut.tif", "--label", tmp_path / "cut.tif"): "cut.tif",
         ("train", "--image", tmp_path / "large.png"): "--label",
         ("segment", tmp_path / "nowhere", "-m", model, "-o", tmp_path / "o"): "weights.safetensors",

@@ -28,7 +28,7 @@ def too_large(file: Path, ensemble: Ensemble) -> LazyVolume | None:
     """The image, left on disk, where it does not fit the memory allowed and its format can be read in parts."""
     plan = ensemble.models[0].plan
     allowed = min(free_memory(), (plan.inference.memory or np.inf) * 2**30)
-    if not file.is_dir() and os.path.getsize(file) * _PACKED < allowed:
+    if not file.exists() or (file.is_file() and os.path.getsize(file) * _PACKED < allowed):
         return None
     image = open_lazy(file)
     return None if image.in_memory or fits_in_memory(image, plan) else image

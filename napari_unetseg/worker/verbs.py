@@ -18,7 +18,7 @@ from napari_unetseg.batch import segment_folder
 from napari_unetseg.data import Dataset, load_dataset, prepare, said_of, split
 from napari_unetseg.devices import choose_compute, choose_device, describe, limit_threads
 from napari_unetseg.errors import EngineError, Stopped, UnetSegError
-from napari_unetseg.events import Control, Event, Validated, View
+from napari_unetseg.events import Control, Event, TileDone, Validated, View
 from napari_unetseg.figures import curves
 from napari_unetseg.inference import evaluate, make_predictor
 from napari_unetseg.io import read
@@ -62,6 +62,7 @@ class Bench:
         self._models: OrderedDict[tuple[str, int], Model] = OrderedDict()
         self._nets: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         self.masks = RawMasks()
+        self.live: Any = None  # what the verb ``instant`` keeps between strokes
 
     def warm_up(self) -> dict[str, Any]:
         """Set the threads, and tell what will be used."""
@@ -71,9 +72,10 @@ class Bench:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
         return {"device": str(device), "name": name, "threads": threads, "torch": torch.__version__}
 
-    def probe(self) -> None:
+    def probe(self) -> Generator[None, None, None]:
         """Do now what would make the first training wait, and its stop: try out the device, load the plotting."""
         choose_compute()
+        yield
         curves([], self._folder / "first.png").unlink()
 
     def put(self, kind: str, array: np.ndarray) -> str:
@@ -98,14 +100,16 @@ class Bench:
         self._models.move_to_end(key)
         return self._models[key]
 
-    def nets(self, dims: int | None, in_channels: int, outputs: int) -> list[dict[str, Any]]:
-        """Facts about every net."""
+    def nets(self, dims: int | None, in_channels: int, outputs: int) -> Generator[Event, None, list[dict[str, Any]]]:
+        """Facts about every net, which take seconds the first time."""
         key = (dims, in_channels, outputs)
         if key not in self._nets:
-            able = {name: NETS.facts(name).get("dims", (2, 3)) for name in NETS}
-            self._nets[key] = [
-                describe_net(name, dims if dims in able[name] else None, in_channels, outputs) for name in NETS
-            ]
+            facts, names = [], list(NETS)
+            for name in names:
+                able = NETS.facts(name).get("dims", (2, 3))
+                facts.append(describe_net(name, dims if dims in able else None, in_channels, outputs))
+                yield TileDone(len(facts), len(names))
+            self._nets[key] = facts
         return self._nets[key]
 
 
@@ -144,7 +148,7 @@ def doctor(args: Args, control: Control, bench: Bench) -> Result:
 
 
 @VERBS.register("nets")
-def nets(args: Args, control: Control, bench: Bench) -> Result:
+def nets(args: Args, control: Control, bench: Bench) -> Run:
     """Facts about every net, and about the parts they can be composed of.
 
     ``{dims, in_channels, outputs}`` to ``{nets: [...], parts: {block: {name: sentence}, skip: ...}, losses: {name:
@@ -152,7 +156,7 @@ def nets(args: Args, control: Control, bench: Bench) -> Result:
     """
     parts = {"block": BLOCKS, "down": DOWNS, "up": UPS, "skip": SKIPS}
     return {
-        "nets": bench.nets(args.get("dims"), args.get("in_channels", 1), args.get("outputs", 1)),
+        "nets": (yield from bench.nets(args.get("dims"), args.get("in_channels", 1), args.get("outputs", 1))),
         "parts": {kind: {part: one.facts(part)["sentence"] for part in one} for kind, one in parts.items()},
         "losses": {name: LOSSES.describe(name) for name in LOSSES},
     }
@@ -242,7 +246,7 @@ def predict_case(args: Args, control: Control, bench: Bench) -> Run:
 
     Both are paths of arrays; `objects` is None unless a step of the model's plan numbers them.
     """
-    model, image = bench.model(need(args, "model")), load_image(args)
+    image, model = load_image(args), bench.model(need(args, "model"))
     raw = yield from bench.masks.predict(named(args), model, image, control, args.get("focus"))
     mask, objects = after_net(raw.data, model.plan.post.steps, image.geometry.spacing)
     return {"mask": bench.put("mask", mask), "objects": None if objects is None else bench.put("objects", objects)}
