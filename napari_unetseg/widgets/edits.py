@@ -110,7 +110,15 @@ class Edits:
         return self._layer
 
     def _index(self, whole: bool) -> int | None:
-        return None if whole else self._bridge.slice_index()
+        """Slice on screen; None for all of them, or for a plane."""
+        if whole or self._layer is None or self._layer.ndim == 2:
+            return None
+        dims = self._bridge.viewer.dims
+        if set(dims.displayed) != {dims.ndim - 2, dims.ndim - 1}:
+            raise UnetSegError(
+                "The slices on screen are not those of the image.", hint="Turn the view back to slices along Z, in 2D."
+            )
+        return self._bridge.slice_index()
 
     @staticmethod
     def _on(index: int | None) -> str:

@@ -15,7 +15,7 @@ from napari_unetseg.io import is_image
 from napari_unetseg.project import ProjectLocked
 from napari_unetseg.widgets import files
 from napari_unetseg.widgets.context import Context
-from napari_unetseg.widgets.layers import role_of, volume_of
+from napari_unetseg.widgets.layers import pictures, role_of, volume_of_channels
 from napari_unetseg.widgets.parts import Action, Actions, Panel, label
 
 __all__ = ["ImagesPanel"]
@@ -55,7 +55,11 @@ class ImagesPanel(Panel):
             "TIFF, NIfTI, DICOM, PNG or JPEG, 2D or 3D; or drop files or folders onto this panel. They stay where they "
             "are.",
         )
-        self.add_layers = Action("Add open layers", "Take the images that are open in napari into the project")
+        self.add_layers = Action(
+            "Add open layers",
+            "Take the images that are open in napari into the project, channels of one picture together; of a time "
+            "series, the time on screen",
+        )
         self.remove = Action("Remove", "Take the chosen image out of the project; its file is not touched")
         self.add_files.clicked.connect(self.ask_files)
         self.add_layers.clicked.connect(self.take_open_layers)
@@ -163,17 +167,20 @@ class ImagesPanel(Panel):
         """Add the images open in napari; the layers make way for the project's own view of them."""
         workspace, viewer = self.context.workspace, self.context.viewer
 
-        def add(layer: Image) -> None:
-            path = layer.source.path
-            if path and is_image(path) and Path(path).exists() and not layer.source.parent:
+        def add(layers: list[Image]) -> None:
+            first = layers[0]
+            path = first.source.path
+            if path and is_image(path) and Path(path).exists() and not first.source.parent:
                 added = bool(workspace.add_images([path]))
             else:
-                added = bool(workspace.add_array(layer.name, volume_of(layer, viewer.dims.current_step)))
-            if added and layer in viewer.layers:
-                viewer.layers.remove(layer)
+                volume = volume_of_channels(layers, viewer.dims.current_step)
+                added = bool(workspace.add_array(first.name, volume))
+            for layer in layers if added else ():
+                if layer in viewer.layers:
+                    viewer.layers.remove(layer)
 
-        for layer in self.open_layers():
-            self.context.do(add, layer)  # one that cannot be taken does not keep the others out
+        for layers in pictures(self.open_layers()):
+            self.context.do(add, layers)  # one that cannot be taken does not keep the others out
 
     def _make_list(self) -> QTreeWidget:
         made = QTreeWidget()
@@ -266,10 +273,15 @@ class ImagesPanel(Panel):
         for index in range(self.list.topLevelItemCount()):
             item = self.list.topLevelItem(index)
             name = item.text(0)
-            words = ["strokes"] * (name in painted) + ["mask ✓"] * (name in accepted)
+            words = [_share(workspace.painted_share(name))] * (name in painted) + ["mask ✓"] * (name in accepted)
             if item.text(1) != " · ".join(words):
                 item.setText(1, " · ".join(words))
             item.setForeground(1, good if name in accepted else muted)
+
+
+def _share(painted: float) -> str:
+    """How much of an image is painted, in words; nearly all of it is worth a number, for what is erased is ignored."""
+    return "done" if painted == 1 else f"{min(99, int(100 * painted))} % painted" if painted > 0.5 else "strokes"
 
 
 def _short(path: Path) -> str:

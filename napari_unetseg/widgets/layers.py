@@ -10,6 +10,7 @@ from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
 
 from napari_unetseg.errors import GeometryError
+from napari_unetseg.io.formats import available_memory, size_text
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
 from napari_unetseg.workspace import Class
 
@@ -20,9 +21,11 @@ __all__ = [
     "image_layers",
     "label_colours",
     "labels_of",
+    "pictures",
     "placement",
     "role_of",
     "volume_of",
+    "volume_of_channels",
 ]
 
 ROLE = "unetseg"  # key in `layer.metadata`; layers are found by it, never by their names
@@ -112,7 +115,24 @@ def geometry_at(attributes: Mapping[str, Any], ndim: int) -> Geometry:
 def geometry_of(layer: Any, ndim: int) -> Geometry:
     """Geometry of a layer; see `geometry_at`."""
     names = ("metadata", "scale", "units", "translate")
-    return geometry_at({name: getattr(layer, name) for name in names}, ndim)
+    found = geometry_at({name: getattr(layer, name) for name in names}, ndim)
+    turned = _turned(layer, ndim)
+    if turned is None or found is (layer.metadata or {}).get(GEOMETRY):
+        return found
+    spacing = tuple(float(length) for length in np.linalg.norm(turned[3 - ndim : 3, 3 - ndim : 3], axis=0))
+    return Geometry(spacing, found.unit, turned)
+
+
+def _turned(layer: Any, ndim: int) -> np.ndarray | None:
+    """Affine of a layer that is rotated or sheared in the viewer; None when it is only scaled and moved."""
+    start = np.asarray(layer.data_to_world((0.0,) * layer.ndim))
+    steps = np.array([np.asarray(layer.data_to_world(one)) - start for one in np.eye(layer.ndim)[-ndim:]]).T[-ndim:]
+    if np.allclose(steps, np.diag(np.abs(np.diag(steps))), atol=1e-9 * np.abs(steps).max()):
+        return None
+    affine = np.eye(4)
+    affine[3 - ndim : 3, 3 - ndim : 3] = steps
+    affine[3 - ndim : 3, 3] = start[-ndim:]
+    return affine
 
 
 def volume_of(layer: Image, step: Sequence[int] = ()) -> Volume:
@@ -136,12 +156,47 @@ def volume_of(layer: Image, step: Sequence[int] = ()) -> Volume:
         raise GeometryError(f"The layer {layer.name} has one axis only.", hint="Choose an image with two or three.")
     extra = spatial - 3 if spatial > 3 else 0
     here = tuple(step)[-spatial:][:extra] if len(step) >= spatial else (0,) * extra
-    array = np.asarray(data[here]) if extra else np.asarray(data)
+    part = data[here] if extra else data
+    size, memory = int(np.prod(part.shape)) * np.dtype(part.dtype).itemsize, available_memory()
+    if not isinstance(part, np.ndarray) and size > memory / 2:
+        raise GeometryError(
+            f"The layer {layer.name} is too large to be loaded: {size_text(size)}; there are {size_text(memory)}.",
+            hint="Add a crop of it, or a coarser level.",
+        )
+    array = np.asarray(part)
     ndim = min(spatial, 3)
     channels = np.moveaxis(array, -1, 0) if layer.rgb else array[None]
     if ndim == 3 and channels.shape[1] == 1:  # one plane in a stack is a plane
         channels, ndim = channels[:, 0], 2
     return Volume(np.ascontiguousarray(channels), geometry_of(layer, ndim))
+
+
+def volume_of_channels(layers: Sequence[Image], step: Sequence[int] = ()) -> Volume:
+    """One volume of layers that are the channels of one picture; see `volume_of`."""
+    parts = [volume_of(layer, step) for layer in layers]
+    kind = np.result_type(*(part.data for part in parts))
+    return Volume(np.concatenate([part.data.astype(kind, copy=False) for part in parts]), parts[0].geometry)
+
+
+def pictures(layers: Sequence[Image]) -> list[list[Image]]:
+    """Layers grouped by picture: the channels that napari or a reader split are together, whatever they are called.
+
+    They lie in the same place, have the same shape and a colour each, and all but the lowest are added to it.
+    """
+    found: list[list[Image]] = []
+    last: dict[Any, list[Image]] = {}
+    for layer in layers:
+        shape = tuple((layer.data[0] if layer.multiscale else layer.data).shape)
+        place = (shape, layer.rgb, layer.source.path, tuple(layer.scale), tuple(layer.translate))
+        mates = last.get(place, [])
+        colours = {"gray", *(mate.colormap.name for mate in mates)} if not layer.rgb else set()
+        added = not layer.rgb and str(layer.blending) == "additive" and layer.colormap.name not in colours
+        if added and mates and mates[0].colormap.name != "gray":
+            mates.append(layer)
+        else:
+            last[place] = [layer]
+            found.append(last[place])
+    return found
 
 
 def labels_of(layer: Labels) -> LabelVolume:

@@ -273,6 +273,10 @@ class Desk:
         """Voxels painted of each class in `case`, or in the whole project."""
         return self._strokes.counts(case) if self._strokes else {}
 
+    def painted_share(self, case: str) -> float:
+        """Share of the voxels of an image that are painted, 0 to 1; 1 is an image that is done."""
+        return self._strokes.share(case) if self._strokes else 0.0
+
     # -- what may be done -------------------------------------------------------------------------------------
 
     def why_not(self, action: str) -> str:

@@ -85,13 +85,19 @@ class Strokes:
 
     def counts(self, case: str | None = None) -> dict[str, int]:
         """Voxels painted of each class, in `case` or in the whole project."""
-        total = np.zeros(256, np.int64)
-        for name in [case] if case else self._project.cases:
-            if name not in self._counts:
-                known = self._project.counts(name)
-                self._counts[name] = np.pad(np.asarray(known, np.int64), (0, 256 - len(known)))
-            total += self._counts[name]
+        total = sum((self._of(name) for name in ([case] if case else self._project.cases)), np.zeros(256, np.int64))
         return {name: int(total[label]) for label, name in enumerate(self._project.classes, start=1)}
+
+    def share(self, case: str) -> float:
+        """Share of the voxels of a case that are painted, 0 to 1."""
+        counts = self._of(case)
+        return 1.0 - float(counts[0]) / max(1, int(counts.sum()))
+
+    def _of(self, case: str) -> np.ndarray:
+        if case not in self._counts:
+            known = self._project.counts(case)
+            self._counts[case] = np.pad(np.asarray(known, np.int64), (0, 256 - len(known)))
+        return self._counts[case]
 
 
 def slabs(shape: tuple[int, ...], voxels: int = _SLAB) -> list[Region]:
