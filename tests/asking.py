@@ -38,10 +38,11 @@ def answer(jobs, verb, result, event="Done"):
     jobs.listeners[index]({"id": index + 1, "event": event, **facts})
 
 
-def segmented(bench, jobs, folder, qtbot, case=None, mask=None):
-    """Wait until the case in hand (or `case`) is being segmented, and answer with a mask (empty when none is given)."""
+def segmented(bench, jobs, folder, case=None, mask=None):
+    """Have the case in hand (or `case`) segmented, and answer with a mask (empty when none is given)."""
     if case is not None:
         bench.workspace.select_case(case)
-    qtbot.waitUntil(lambda: bench.workspace.stage == "predicting")
+    if bench.workspace.stage != "predicting":
+        bench.workspace.predict_current()
     mask = np.zeros(bench.workspace.image().shape, np.uint8) if mask is None else mask
     answer(jobs, "predict", {**arrays(folder, mask=mask), "objects": None})

@@ -8,6 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHeaderView, QProgressBar, QTableWidget, QTableWidgetItem, QTreeWidget, QTreeWidgetItem
 
 from napari_unetseg.scores import Scores
+from napari_unetseg.widgets.accept_parts import AcceptParts
 from napari_unetseg.widgets.context import Context, duration
 from napari_unetseg.widgets.parts import Action, Actions, Panel, label, swatch
 from napari_unetseg.widgets.tables import Cell, Table
@@ -71,7 +72,8 @@ class ReviewPanel(Panel):
             self.bar,
             Actions(self.accept, self.correct, stretch=(2, 1)),
         )
-        self.add(Actions(self.undo_accept), self._rounds_title, self.rounds, self._back)
+        self.parts = AcceptParts(context)
+        self.add(self.parts, Actions(self.undo_accept), self._rounds_title, self.rounds, self._back)
         self.add(self.difference, self._differ)
         self.hide_difference.clicked.connect(lambda: context.do(workspace.forget_difference))
         workspace.difference_changed.connect(self._show_difference)

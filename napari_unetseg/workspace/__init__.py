@@ -19,6 +19,7 @@ Signals (psygnal; each carries the new value)
     ``corrections_changed(tuple[Correction, ...])``  scores on strokes that the model scored had never seen, before any
                                          model learned them (prequential); with them `forecast`: what more are worth
     ``preview_changed(Preview | None)``  mask of the viewed region, while training
+    ``leader_changed(str)``              who answers while training: ``instant``, then the name of the net
     ``prediction_changed(Prediction | None)``  mask of the whole case in hand, strokes not yet applied
     ``difference_changed(Difference | None)``  where the round gone back to differs from the one before
     ``comparison_changed(dict | None)``  what `compare` found: ``report, table, tests, rows, runs, expected, failed``
@@ -31,8 +32,8 @@ Methods, one a task of the user
     open_project, create_project, close_project - add_images, add_array, remove_case, select_case, next_case, image
     set_classes - annotation, sync_strokes, stroke_counts
     change_plan, decide_for_me, ask_nets - train, resume, stop, look
-    predict_current, accept, undo_accept, correct, go_back_to_round, forget_difference, segment_folder,
-    send_back, undo_send_back
+    predict_current, accept, undo_accept, accept_part, undo_part, correct, go_back_to_round, forget_difference,
+    segment_folder, send_back, undo_send_back
     compare, comparison_seconds
     remember, recall (slice, zoom, ... of the window)
     why_not(action): the plain reason why a button is disabled, ``""`` when it is enabled

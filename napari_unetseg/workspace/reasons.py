@@ -99,6 +99,20 @@ def _undo_accept(w: Desk) -> str:
     return "" if w.accepted else "The mask of this image was not accepted yet."
 
 
+@REASONS.register("accept_part")
+def _accept_part(w: Desk) -> str:
+    return _accept(w) or ("All of the mask is accepted already." if w.accepted else "")
+
+
+@REASONS.register("undo_part")
+def _undo_part(w: Desk) -> str:
+    if reason := _annotate(w) or (_SAVING if w.saving else ""):
+        return reason
+    if w.accepted:
+        return "All of the mask is accepted: undo that first."
+    return "" if getattr(w, "accepted_parts", ()) else "No slice or class of this image was accepted yet."
+
+
 @REASONS.register("go_back")
 def _go_back(w: Desk) -> str:
     if reason := _add(w) or _BUSY.get(w.stage, ""):

@@ -38,6 +38,8 @@ ACTIONS = (
     "predict",
     "accept",
     "undo_accept",
+    "accept_part",
+    "undo_part",
     "correct",
     "go_back",
     "segment_folder",

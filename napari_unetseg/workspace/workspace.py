@@ -11,13 +11,13 @@ import numpy as np
 from napari_unetseg.data.annotation import overrule
 from napari_unetseg.errors import ProjectError
 from napari_unetseg.volume import LabelVolume
-from napari_unetseg.workspace.folders import Folders
+from napari_unetseg.workspace.accepting import Accepting
 from napari_unetseg.workspace.state import Aside, Difference, Jobs, Message, Prediction
 
 __all__ = ["Workspace"]
 
 
-class Workspace(Folders):
+class Workspace(Accepting):
     """Everything the window shows and does, without the window; see the package's docstring for the signals.
 
     Parameters

@@ -22,17 +22,17 @@ def answered(jobs, tmp_path, shape, index=None, passes=1, value=0.75):
 
 
 @pytest.fixture
-def doubt(bench, jobs, tmp_path, qtbot):
+def doubt(bench, jobs, tmp_path):
     held = {"rule": "2 held-out images", "calibration": {"ece_before": 0.1, "ece_after": 0.04}}
     bench.workspace._use(model_folder(bench, scores={"jaccard": {}, "dice": {}, **held}))
     bench.doubt.button.setChecked(True)
     bench.review.show()
-    segmented(bench, jobs, tmp_path, qtbot)
+    segmented(bench, jobs, tmp_path)
     return bench.doubt
 
 
 def test_the_slice_gets_its_map_in_its_place_and_it_follows(doubt, bench, jobs, tmp_path, qtbot):
-    segmented(bench, jobs, tmp_path, qtbot, "volume")
+    segmented(bench, jobs, tmp_path, "volume")
     bench.context.viewer.dims.set_point(0, 2 * 3.0)
     doubt.show_map.click()
     assert (asked(jobs, "doubt")[0]["case"], asked(jobs, "doubt")[0]["index"]) == ("volume", 2)

@@ -13,9 +13,9 @@ from napari_unetseg.widgets.overlays import overlays
 
 
 @pytest.fixture
-def why(bench, jobs, tmp_path, qtbot):
+def why(bench, jobs, tmp_path):
     bench.workspace._use(model_folder(bench))
-    segmented(bench, jobs, tmp_path, qtbot)
+    segmented(bench, jobs, tmp_path)
     bench.review.show()
     bench.why.button.setChecked(True)
     return bench.why
@@ -67,8 +67,8 @@ def click(bench, position, drag=False):
     next(run, None)
 
 
-def test_a_clicked_spot_is_explained_and_the_brush_is_back(why, bench, jobs, tmp_path, qtbot):
-    segmented(bench, jobs, tmp_path, qtbot, "volume")
+def test_a_clicked_spot_is_explained_and_the_brush_is_back(why, bench, jobs, tmp_path):
+    segmented(bench, jobs, tmp_path, "volume")
     bench.context.viewer.dims.set_point(0, 3 * 3.0)
     bench.context.bridge.annotate("fill")
     others = len(bench.context.viewer.mouse_drag_callbacks)

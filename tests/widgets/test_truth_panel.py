@@ -23,9 +23,9 @@ MADE = (slice(10, 20), slice(20, 40))
 
 
 @pytest.fixture
-def truth(bench, jobs, tmp_path, qtbot):
+def truth(bench, jobs, tmp_path):
     bench.workspace._use(model_folder(bench))
-    segmented(bench, jobs, tmp_path, qtbot, mask=square(MADE))
+    segmented(bench, jobs, tmp_path, mask=square(MADE))
     bench.review.show()
     bench.truth.button.setChecked(True)
     return bench.truth
