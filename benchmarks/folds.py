@@ -1,0 +1,99 @@
+"""Five folds of every architecture on every set: mean and spread of Jaccard, Dice and HD95, and paired tests.
+
+    python benchmarks/folds.py DATA [--sets ...] [--nets ...] [--minutes 0.33 | --steps N] [--piece 540] [-o OUT]
+
+DATA holds the public sets, each with its split.json, whose five folds by group are used. A piece ends by itself after
+about so many seconds; the same command goes on. With everything done, the tables are written to OUT/folds.md. On a
+graphics card: --minutes 3 --nets all --device cuda. On a processor the nets are half as wide as their papers'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from napari_unetseg.data import load_dataset
+from napari_unetseg.events import Control
+from napari_unetseg.nets import NETS
+from napari_unetseg.plan import DataPlan, Plan
+from napari_unetseg.validate import Comparison, compare_nets
+
+SETS = ("isbi2012-em", "dsb2018-nuclei", "msd-hippocampus", "cvc-clinicdb")
+NETS_HERE = ("unet", "multiresunet", "sharp-unet", "mildnet", "unet++")
+MOST = 60  # cases of a set that take part, drawn once: the rest would change the seconds digit of the mean
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("data", type=Path)
+    options.add_argument("--sets", default=",".join(SETS))
+    options.add_argument("--nets", default=",".join(NETS_HERE), help="names, or all")
+    options.add_argument("--minutes", type=float, default=0.33)
+    options.add_argument("--steps", type=int, help="instead of minutes")
+    options.add_argument("--most", type=int, default=MOST, help="cases of a set; 0 for all")
+    options.add_argument("--device", default="auto")
+    options.add_argument("--piece", type=float, default=float("inf"), help="seconds after which this call ends")
+    options.add_argument("-o", "--out", type=Path, default=Path("folds"))
+    given = options.parse_args()
+    end, done = time.monotonic() + given.piece, {}
+    for name in given.sets.split(","):
+        found = compare(name, given, end)
+        if found is None:
+            sys.exit("Not all is done; the same command goes on.")
+        done[name] = found
+    (given.out / "folds.md").write_text("\n".join(table(done, given)) + "\n", encoding="utf-8")
+    print(f"Written: {given.out / 'folds.md'}")
+
+
+def compare(name: str, given: argparse.Namespace, end: float) -> Comparison | None:
+    dataset = load_dataset(given.data / name, DataPlan())
+    if given.most and len(dataset) > given.most:
+        chosen = sorted(np.random.default_rng(0).permutation(len(dataset))[: given.most])
+        dataset = dataclasses.replace(dataset, cases=tuple(dataset.cases[i] for i in chosen), _counts={})
+    nets = given.nets.split(",")
+    if nets == ["all"]:
+        nets = [net for net in NETS if dataset.ndim in NETS.facts(net).get("dims", (2, 3))]
+    budget = {"minutes": given.minutes}
+    if given.steps:
+        budget = {"epochs": max(1, given.steps // 10), "steps_per_epoch": 10}
+    control, comparison = Control(), None
+    run = compare_nets.events(
+        dataset, nets, out=given.out / name, plan=Plan(training={**budget, "device": given.device}), control=control
+    )
+    while comparison is None:
+        try:
+            next(run)
+        except StopIteration as stopped:
+            comparison = stopped.value
+        if time.monotonic() > end:
+            control.stop()
+    print(f"{name}: {len(comparison.runs)} of {comparison.expected} runs", flush=True)
+    return comparison if len(comparison.runs) == comparison.expected else None
+
+
+def table(done: dict[str, Comparison], given: argparse.Namespace) -> list[str]:
+    budget = f"{given.steps} steps" if given.steps else f"{given.minutes:g} minutes"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() and given.device != "cpu" else "processor"
+    lines = [f"{budget} a training, {device}, torch {torch.__version__}, {time.strftime('%d %B %Y')}.", ""]
+    lines += ["| set | net | class | cases | Dice | Jaccard | HD95 | p against the best (Holm) |", "|" + "---|" * 8]
+    for name, comparison in done.items():
+        best = max(comparison.table, key=lambda row: row["dice_mean"] or 0)["net"]
+        for row in comparison.table:
+            cells = [f"{row[f'{m}_mean']:.3f} ± {row[f'{m}_sd']:.3f}" for m in ("dice", "jaccard")]
+            far = row.get("hausdorff95_mean")
+            tests = [t for t in comparison.tests if {t["net"], t["other"]} == {row["net"], best}]
+            chance = f"{tests[0]['p_holm']:.3f}" if tests and tests[0]["p_holm"] is not None else "-"
+            hd = "-" if far is None or np.isnan(far) else f"{far:.1f}"
+            row_cells = (name, row["net"], row["class"], row["cases"], *cells, hd, chance)
+            lines.append(f"| {' | '.join(map(str, row_cells))} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
