@@ -11,6 +11,7 @@ from napari_unetseg.widgets.context import Context
 from napari_unetseg.widgets.net_row import weights
 from napari_unetseg.widgets.parts import Choice, label, set_role
 from napari_unetseg.widgets.planned import PlannedBox
+from napari_unetseg.widgets.segmenting_box import SegmentingBox
 
 __all__ = ["AdvancedDrawer"]
 
@@ -70,7 +71,7 @@ _KINDS = {"block": "Block", "skip": "Skips"}
 
 
 class AdvancedDrawer(QWidget):
-    """Width, depth, normalisation, dropout, block and skip of the net, patches and augmentation; closed at first.
+    """Width, depth, normalisation, dropout, block and skip of the net, patches, augmentation, segmenting; closed at first.
 
     Parameters
     ----------
@@ -90,6 +91,7 @@ class AdvancedDrawer(QWidget):
         self.parts = {kind: Choice((_OWN,), _TIPS[kind]) for kind in _KINDS}
         self.check = label("")
         self.planned = PlannedBox(context)
+        self.segmenting = SegmentingBox(context)
         self.reset = QPushButton("Decide all for me")
         self.reset.setToolTip("Take back every choice of this drawer")
         self._inside = self._lay_out()
@@ -120,6 +122,8 @@ class AdvancedDrawer(QWidget):
             form.addRow(title, box)
         form.addRow(self.check)
         form.addRow(self.planned)
+        form.addRow(label("When images are segmented", "muted"))
+        form.addRow(self.segmenting)
         form.addRow(self.reset)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -139,6 +143,7 @@ class AdvancedDrawer(QWidget):
 
     def _reset(self) -> None:
         workspace = self.context.workspace
+        self.segmenting.reset()
         self.context.do(workspace.decide_for_me, "training", *self.planned.fields)
         self.context.do(workspace.decide_for_me, "net", *self.fields, "parts")
 
@@ -172,6 +177,7 @@ class AdvancedDrawer(QWidget):
             box.set_value(part)
             given += [f"{part} {kind}s"] if part is not None else []
         given += [f"{name.partition('_')[0]} given" for name in self.planned.fields if plan.given("training", name)]
+        given += self.segmenting.given
         net = next((net for net in workspace.nets if net["name"] == plan.net.name), {})
         possible = bool(net.get("pretrained") or plan.net.pretrained)
         self.fields["pretrained"].setVisible(possible)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QCheckBox, QProgressBar
 
 from napari_unetseg.widgets.context import Context
@@ -12,14 +15,23 @@ from napari_unetseg.widgets.maps import MAP_COLOURS, map_layer, outline_layer
 from napari_unetseg.widgets.overlays import add_overlay, overlays, remove_overlays
 from napari_unetseg.widgets.parts import Action, Actions, Choice, label, row
 from napari_unetseg.widgets.watch import timer
-from napari_unetseg.workspace.doubting import Doubting, DoubtMap
+from napari_unetseg.workspace.doubting import ROUNDS, Doubting, DoubtMap
 
 __all__ = ["DoubtPanel"]
 
 _ROLE = "doubt"
 _SETTLE_MS = 350
-_TITLES = {"entropy": "Doubt (entropy)", "disagreement": "Disagreement of mirrored copies"}
-_ENDS = {"entropy": ("0  sure", "1  undecided"), "disagreement": ("0  agree", "1  contradict")}
+_WIDEST = 300  # pixels of the picture of reliability
+_TITLES = {
+    "entropy": "Doubt (entropy)",
+    "disagreement": "Disagreement of mirrored copies",
+    ROUNDS: "Disagreement of the last rounds",
+}
+_ENDS = {
+    "entropy": ("0  sure", "1  undecided"),
+    "disagreement": ("0  agree", "1  contradict"),
+    ROUNDS: ("0  agree", "1  contradict"),
+}
 
 
 class DoubtPanel(Drawer):
@@ -51,6 +63,11 @@ class DoubtPanel(Drawer):
         line = row(self.whole, self.outline)
         line.addStretch(1)
         self.add(self.kind, line, Actions(self.show_map, self.stop, self.hide_map), self.bar, self.legend, self.says)
+        self.check = Action(
+            "Does 0.8 mean 0.8?", "Compare what the model said with what was, where its score was measured"
+        )
+        self.picture, self.checked = label("", wrap=False), label("", "muted")
+        self.add(Actions(self.check), self.picture, self.checked)
         self._moved = timer(self, _SETTLE_MS, self._follow)
         self._connect()
         self._take_kinds()
@@ -63,11 +80,14 @@ class DoubtPanel(Drawer):
         self.kind.chosen.connect(lambda _: self._change())
         self.whole.toggled.connect(self._change)
         self.outline.toggled.connect(lambda _: self._draw(doubting.map))
+        self.check.clicked.connect(lambda: context.do(doubting.ask_reliability))
+        doubting.reliability_changed.connect(self._show_reliability)
         doubting.map_changed.connect(self._draw)
         doubting.changed.connect(self.refresh)
         workspace = context.workspace
         workspace.classes_changed.connect(self._take_kinds)
         workspace.case_changed.connect(self.refresh)
+        workspace.rounds_changed.connect(self._on_rounds)
         context.bridge.view_moved.connect(self._on_moved)
 
     # -- what the user does -----------------------------------------------------------------------------------
@@ -111,6 +131,23 @@ class DoubtPanel(Drawer):
             self.legend.set_words(*_ENDS.get(shown.kind, ("0", "1")))
         self.refresh()
 
+    def _on_rounds(self, _: Any = None) -> None:
+        self._show_reliability((None, ""))
+        self._take_kinds()
+
+    def _show_reliability(self, answer: Any) -> None:
+        picture, said = answer
+        self.picture.setVisible(picture is not None)
+        self.checked.setText(said)
+        self.checked.setVisible(bool(said))
+        if picture is not None:
+            height, width = picture.shape[:2]
+            data = np.ascontiguousarray(picture)
+            image = QImage(data.data, width, height, 3 * width, QImage.Format.Format_RGB888)
+            shown = QPixmap.fromImage(image.copy())
+            wide = min(width, _WIDEST)
+            self.picture.setPixmap(shown.scaledToWidth(wide, Qt.TransformationMode.SmoothTransformation))
+
     def refresh(self, _: Any = None) -> None:
         """Bring buttons and legend up to date."""
         doubting = self.doubting
@@ -118,6 +155,7 @@ class DoubtPanel(Drawer):
         self.whole.setVisible(image is not None and image.ndim == 3)
         self.show_map.set_why(doubting.why_not())
         self.show_map.setVisible(doubting.kind is None)
+        self.check.set_why(self.context.workspace.why_not("segment_folder"))
         self.stop.setVisible(running)
         self.hide_map.setVisible(doubting.kind is not None and not running)
         self.bar.setVisible(running)

@@ -10,20 +10,26 @@ from typing import Any
 import numpy as np
 from psygnal import Signal
 
+from napari_unetseg.errors import UnetSegError
 from napari_unetseg.volume import Geometry
 from napari_unetseg.workspace.errand import Errand
 from napari_unetseg.workspace.rounds import model_facts
 from napari_unetseg.workspace.state import Jobs
 from napari_unetseg.workspace.workspace import Workspace
 
-__all__ = ["PROBABILITY", "DoubtMap", "Doubting"]
+__all__ = ["PROBABILITY", "ROUNDS", "DoubtMap", "Doubting"]
 
 PROBABILITY = "probability of "  # and the name of the class
+ROUNDS = "disagreement of rounds"
+
+_ENSEMBLE = 3  # models, the newest, that are asked together
 
 _SAYS = {
     "entropy": "How undecided the model is, for whatever reason: 0 sure, 1 it cannot tell the classes apart.",
     "disagreement": "How much {passes} looks at mirrored copies contradict each other, 0 to 1. High: the model has not "
     "seen such a thing, strokes help. Low where the doubt is high: the image itself does not tell.",
+    ROUNDS: "How much the last {passes} rounds contradict each other, 0 to 1: high where one more training may still "
+    "change the answer.",
     PROBABILITY: "What the model gives the class here, 0 to 1.{calibrated}",
 }
 
@@ -43,14 +49,17 @@ class DoubtMap:
 class Doubting:
     """Keeps the map that is wanted up to date with image, slice and model, whenever nothing else runs.
 
-    Signals: ``map_changed(DoubtMap | None)`` and ``changed()`` when the buttons may have another answer.
+    Signals: ``map_changed(DoubtMap | None)``, ``reliability_changed((picture or None, sentence))`` and ``changed()`` when
+    the buttons may have another answer.
     """
 
     map_changed = Signal(object)
     changed = Signal()
+    reliability_changed = Signal(object)
 
     def __init__(self, workspace: Workspace, jobs: Jobs) -> None:
         self.workspace = workspace
+        self._checking = Errand(workspace, jobs)
         self.map: DoubtMap | None = None
         self.kind: str | None = None  # what is wanted; None: nothing
         self.index: int | None = None
@@ -66,7 +75,8 @@ class Doubting:
     def kinds(self) -> tuple[str, ...]:
         """What can be shown."""
         classes = tuple(PROBABILITY + one.name for one in self.workspace.classes)
-        return ("entropy", "disagreement", *classes)
+        rounds = (ROUNDS,) if len(self._ensemble()) > 1 else ()
+        return ("entropy", "disagreement", *rounds, *classes)
 
     def why_not(self) -> str:
         """Why there can be no map now; ``""`` when there can."""
@@ -86,10 +96,36 @@ class Doubting:
         if self.kind is not None and index != self.index:
             self.want(self.kind, index)
 
+    def _ensemble(self) -> list[str]:
+        """The newest models with the same classes, in the order of training."""
+        names = [one.name for one in self.workspace.classes]
+        folders = [
+            str(one.folder) for one in self.workspace.rounds if list(model_facts(one.folder)["classes"]) == names
+        ]
+        return folders[-_ENSEMBLE:]
+
     def stop(self) -> None:
         """Compute no further, and want no map."""
         self.kind = None
         self.errand.stop()
+
+    def ask_reliability(self) -> None:
+        """Have it told whether 0.8 means 0.8: ``reliability_changed`` brings a picture ``(Y, X, 3)`` and a sentence."""
+        if reason := self.workspace.why_not("segment_folder"):
+            raise UnetSegError(reason)
+        self._checking.start("reliability", {"model": str(self.workspace.model)}, self._on_reliability)
+
+    def _on_reliability(self, result: Mapping[str, Any]) -> None:
+        if result["picture"] is None:
+            said = "Not known: nothing was held out to check it on."
+            self.reliability_changed.emit((None, said))
+            return
+        before, after = _number(result["ece_before"]), _number(result["ece_after"])
+        said = (
+            f"Measured on {result['rule']} ({result['voxels']:,} voxels): what is said and what is differ by {after} on "
+            f"average, by {before} before the model was calibrated. On the diagonal, 0.8 means 0.8."
+        )
+        self.reliability_changed.emit((np.load(result["picture"]), said))
 
     # -- asking -----------------------------------------------------------------------------------------------
 
@@ -97,13 +133,14 @@ class Doubting:
         workspace = self.workspace
         if self.kind is None or self.why_not() or workspace.project is None:
             return
-        several = self.kind == "disagreement"
-        of = workspace.case, workspace.model, self.index, several
-        if of == self._of or (not several and (*of[:3], True) == self._of):
+        passes = {"disagreement": "flips", ROUNDS: "rounds"}.get(self.kind, "")
+        of = workspace.case, workspace.model, self.index, passes
+        if of == self._of or (not passes and (*of[:3], "flips") == self._of):
             self._take()
             return
         where = {"project": str(workspace.project.path), "case": workspace.case, "index": self.index}
-        args = {**where, "model": str(workspace.model), **({"tta": "flips"} if several else {})}
+        who: dict[str, Any] = {"models": self._ensemble()} if passes == "rounds" else {"model": str(workspace.model)}
+        args = {**where, **who, **({"tta": "flips"} if passes == "flips" else {})}
         self.errand.start("doubt", args, lambda result: self._on_answer(of, result))
 
     def _on_answer(self, of: tuple[Any, ...], result: Mapping[str, Any]) -> None:
@@ -120,7 +157,7 @@ class Doubting:
                 names = [PROBABILITY + one.name for one in self.workspace.classes]
                 data = np.load(answer["probability"], mmap_mode="r")[names.index(kind)]
             else:
-                data = np.load(answer[kind], mmap_mode="r")
+                data = np.load(answer["disagreement" if kind == ROUNDS else kind], mmap_mode="r")
         except (OSError, ValueError, IndexError, TypeError):  # newer ones have taken its place, or a class is new
             self._of = None
             return

@@ -92,3 +92,28 @@ def test_the_map_is_made_again_for_the_next_image(doubt, bench, jobs, tmp_path):
     bench.workspace.select_case("plane-b")
     assert overlays(bench.context, "doubt") == []
     assert asked(jobs, "doubt")[-1]["case"] == "plane-b"
+
+
+def test_the_last_rounds_are_asked_together(doubt, bench, jobs, tmp_path):
+    assert "disagreement of rounds" not in doubt.doubting.kinds
+    bench.workspace._use(model_folder(bench, 2))
+    segmented(bench, jobs, tmp_path)
+    doubt.kind.set_value("disagreement of rounds")
+    doubt.show_map.click()
+    assert [path[-9:] for path in asked(jobs, "doubt")[0]["models"]] == ["round-001", "round-002"]
+    shown = answered(jobs, tmp_path, (40, 60), passes=2)
+    np.testing.assert_allclose(overlays(bench.context, "doubt")[0].data, shown / 3)
+    assert "last 2 rounds" in doubt.says.text()
+
+
+def test_whether_it_means_what_it_says(doubt, bench, jobs, tmp_path):
+    doubt.check.click()
+    picture = arrays(tmp_path, picture=np.full((50, 60, 3), 200, np.uint8))
+    numbers = {"temperature": 1.3, "ece_before": 0.1, "ece_after": 0.041, "voxels": 1200, "rule": "2 held-out images"}
+    answer(jobs, "reliability", {**picture, **numbers})
+    assert doubt.picture.pixmap().width() == 60
+    assert "on 2 held-out images (1,200 voxels): what is said and what is differ by 0.04" in doubt.checked.text()
+    doubt.check.click()
+    answer(jobs, "reliability", dict.fromkeys(("picture", *numbers)))
+    assert "nothing was held out" in doubt.checked.text()
+    assert not doubt.picture.isVisibleTo(doubt)
