@@ -161,6 +161,12 @@ class ProjectFolder:
         """Names of the images, in the order in which they were added."""
         return tuple(self._doc.cases)
 
+    @property
+    def crashed(self) -> str:
+        """Since when it was open in a process that died without closing it; empty when it was closed as it should."""
+        left = self._lock.left if self._lock is not None else None
+        return str(left.get("since") or "an unknown time") if left else ""
+
     # ---- the window's memory, and the log ----------------------------------------------------------------------
 
     @property

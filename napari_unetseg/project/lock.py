@@ -61,6 +61,7 @@ class Lock:
     def __init__(self, path: Path, project: str, *, steal: bool = False) -> None:
         self.path = path
         self.project = project
+        self.left: dict[str, Any] | None = None  # what a dead process that held it says of itself
         self._pid = os.getpid()
         self._mine = {
             "host": socket.gethostname(),
@@ -77,6 +78,7 @@ class Lock:
             holder = _read(path)
             if holder is not None and not steal and _alive(holder):
                 raise ProjectLocked(project, holder)
+            self.left = holder if holder is not None and not _alive(holder) else None
             self._clear(holder)
         raise ProjectLocked(project, _read(path) or {})
 

@@ -20,6 +20,7 @@ from napari_unetseg.errors import UnetSegError
 from napari_unetseg.widgets.edits import Edits
 from napari_unetseg.widgets.keys import bind_keys
 from napari_unetseg.widgets.layers import ROLE, image_layers, label_colours, placement, role_of
+from napari_unetseg.widgets.views import Views
 from napari_unetseg.widgets.watch import StrokeWatch, slice_of, timer
 from napari_unetseg.workspace import Prediction, Preview, Workspace
 
@@ -58,11 +59,12 @@ class Bridge(QObject):
         self._removing = False
         self._brush_in_hand = False
         self._mask_shown, self._contour, self._label = True, 0, 2
-        self._fit = 1.0
         self._watch = StrokeWatch(viewer, workspace, on_error)
         self._on_error = on_error
         self.edits = Edits(self)
         self._moved = timer(self, 100, self.tell_view)
+        self._views = Views(self)
+        workspace.project_changed.connect(self._on_project)
         workspace.case_changed.connect(self.show_case)
         workspace.classes_changed.connect(self._recolour)
         workspace.preview_changed.connect(self._show_preview)
@@ -81,6 +83,11 @@ class Bridge(QObject):
     def mask(self) -> Labels | None:
         """The layer that shows the mask."""
         return self._find("mask")
+
+    def own_layers(self, role: str | None = None) -> list[Any]:
+        """Layers of the case in hand that are still there; those of one role, or all."""
+        found = [layer for name, layers in self._own.items() if role in (None, name) for layer in layers]
+        return [layer for layer in found if layer in self.viewer.layers]
 
     def _find(self, role: str) -> Any:
         return next((layer for layer in self._own.get(role, ()) if layer in self.viewer.layers), None)
@@ -173,9 +180,10 @@ class Bridge(QObject):
         """Go `step` slices up or down in the volume in hand."""
         volume, index = self.workspace.image(), self.slice_index()
         if volume is not None and index is not None:
-            self._go_to_slice(index + step)
+            self.go_to_slice(index + step)
 
-    def _go_to_slice(self, index: int) -> None:
+    def go_to_slice(self, index: int) -> None:
+        """Show a slice of the volume in hand; the nearest there is."""
         layer = self.annotation or self.mask
         within = min(max(index, 0), layer.data.shape[0] - 1)
         self.viewer.dims.set_point(self.viewer.dims.ndim - 3, layer.data_to_world((within, 0, 0))[0])
@@ -243,6 +251,10 @@ class Bridge(QObject):
         kept = project.mask(case) if project is not None else None
         shape = self.workspace.image().shape
         return np.zeros(shape, np.uint8) if kept is None or kept.shape != shape else np.array(kept.data, np.uint8)
+
+    def _on_project(self, project: Any = None) -> None:
+        self._mask_shown = bool(self.workspace.recall("mask_shown", True))
+        self._contour = int(self.workspace.recall("contour", False))
 
     def _recolour(self, classes: Any = None) -> None:
         classes = self.workspace.classes
@@ -343,35 +355,18 @@ class Bridge(QObject):
             self.workspace.look(self.slice_index())
             self.view_moved.emit()
 
+    @property
+    def fit(self) -> float:
+        """Zoom that shows all of the image."""
+        return self._views.fit
+
     def restore_view(self) -> None:
-        """Show the image where the user left it, or all of it."""
-        volume = self.workspace.image()
-        if volume is None or self.mask is None:
-            return
-        self.viewer.fit_to_view(layers=[layer for layers in self._own.values() for layer in layers])
-        kept = self.workspace.recall("views", {}).get(self.workspace.case, {})
-        if volume.ndim == 3:
-            self._go_to_slice(int(kept.get("index", volume.shape[0] // 2)))
-        camera = self.viewer.scene.camera
-        self._fit = float(camera.zoom)
-        zoom = kept.get("zoom", 1.0)  # of the zoom that fits, which depends on the size of the window
-        if "centre" in kept and not 0.95 < zoom < 1.05:
-            camera.center = tuple(kept["centre"])
-            camera.zoom = zoom * self._fit
+        """Show the image as the user left it, or all of it."""
+        self._views.restore()
 
     def remember_view(self) -> None:
-        """Keep slice, zoom and brush with the project."""
-        if self.workspace.case is None or self.workspace.project is None:
-            return
-        camera = self.viewer.scene.camera
-        view = {
-            "index": self.slice_index() or 0,
-            "zoom": float(camera.zoom) / self._fit,
-            "centre": [float(c) for c in camera.center],
-        }
-        views = {**self.workspace.recall("views", {}), self.workspace.case: view}
-        brush = int(self.annotation.brush_size) if self.annotation is not None else 0
-        self.workspace.remember(views=views, brush=brush)
+        """Keep slice, zoom, brush and contrast with the project."""
+        self._views.remember()
 
     def close(self) -> None:
         """Journal the last stroke and let go of viewer and workspace."""
@@ -381,6 +376,8 @@ class Bridge(QObject):
             self._moved.stop()
         self.viewer.dims.events.current_step.disconnect(self._on_dims)
         self.viewer.layers.events.removed.disconnect(self._on_removed)
+        self._views.close()
+        self.workspace.project_changed.disconnect(self._on_project, missing_ok=True)
         self.workspace.case_changed.disconnect(self.show_case, missing_ok=True)
         self.workspace.classes_changed.disconnect(self._recolour, missing_ok=True)
         self.workspace.preview_changed.disconnect(self._show_preview, missing_ok=True)

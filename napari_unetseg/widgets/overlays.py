@@ -59,5 +59,5 @@ def go_to(context: Context, case: str, index: int | None, box: Any) -> bool:
     height, width = layer.data.shape[-2:]
     camera.center = (*camera.center[:-2], *world[-2:]) if len(camera.center) > 2 else tuple(world[-2:])
     closer = min(height / max(1, bottom - top), width / max(1, right - left)) / _AROUND
-    camera.zoom = max(1.0, closer) * context.bridge._fit
+    camera.zoom = max(1.0, closer) * context.bridge.fit
     return True

@@ -22,7 +22,7 @@ from napari_unetseg.workspace.pictures import check_picture, doubtful
 from napari_unetseg.workspace.reasons import REASONS
 from napari_unetseg.workspace.rounds import read_rounds
 from napari_unetseg.workspace.state import Class, Curves, Difference, Message, Prediction, Preview, Progress, Round
-from napari_unetseg.workspace.strokes import Region, Strokes
+from napari_unetseg.workspace.strokes import Region, Strokes, recovered
 
 __all__ = ["MINUTES", "Desk"]
 
@@ -156,6 +156,8 @@ class Desk:
                 self.select_case(last if last in self.cases else self.cases[0])
             except UnetSegError as error:  # an image that was moved is no reason to keep the project shut
                 self.message.emit(Message(error.message, error.hint, "error"))
+        if project.crashed:
+            self.message.emit(recovered(project))
 
     def _tell_everything(self) -> None:
         self.project_changed.emit(self.project)

@@ -8,8 +8,9 @@ import numpy as np
 
 from napari_unetseg.errors import AnnotationError
 from napari_unetseg.project import Project
+from napari_unetseg.workspace.state import Message
 
-__all__ = ["Region", "Strokes", "slabs"]
+__all__ = ["Region", "Strokes", "recovered", "slabs"]
 
 Region = tuple[slice, ...]
 
@@ -98,6 +99,18 @@ class Strokes:
             known = self._project.counts(case)
             self._counts[case] = np.pad(np.asarray(known, np.int64), (0, 256 - len(known)))
         return self._counts[case]
+
+
+def recovered(project: Project) -> Message:
+    """Say what is left of a session that ended without closing the project: every stroke that was finished."""
+    since = project.crashed
+    images = project.journalled()
+    where = f", on {images[0] if len(images) == 1 else f'{len(images)} images'}" if images else ""
+    return Message(
+        f"The last session (open since {since}) ended without closing {project.name}; all its strokes are back{where}.",
+        "Only a stroke that was being painted may be missing. Go on where you were.",
+        "warning",
+    )
 
 
 def slabs(shape: tuple[int, ...], voxels: int = _SLAB) -> list[Region]:

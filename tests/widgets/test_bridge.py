@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -179,3 +181,38 @@ def test_closing_lets_go_of_viewer_lock_and_signals(bench):
         assert project.annotation("plane-a").data[1, 1] == 2
     layer.paint((10, 10), 1)  # and nothing breaks afterwards
     bench.context.viewer.layers.clear()
+
+
+def test_contrast_and_what_is_shown_are_found_again(bench):
+    bridge = bench.context.bridge
+    (image,) = bridge.own_layers("image")
+    image.contrast_limits, image.gamma, image.colormap = (100, 2000), 0.5, "magma"
+    bridge.toggle_mask()
+    bridge.toggle_contour()
+    path = bench.workspace.project.path
+    bridge.remember_view()
+    bench.images.create_project(str(path.with_name("other.unetseg")))
+    assert not bridge.contour
+    bench.images.open_project(str(path))
+    (image,) = bridge.own_layers("image")
+    assert image.contrast_limits == [100, 2000]
+    assert (image.gamma, image.colormap.name) == (0.5, "magma")
+    assert not bridge.mask.visible
+    assert bridge.mask.contour == 1
+    assert bench.annotate.outline.isChecked()
+
+
+def test_after_a_crash_the_strokes_are_back_and_the_user_is_told(bench, notes, tmp_path):
+    import shutil
+
+    bench.context.bridge.annotation.paint((10, 10), 2)
+    bench.context.bridge.flush()
+    left = tmp_path / "left.unetseg"
+    shutil.copytree(bench.workspace.project.path, left)
+    lock = json.loads((left / "project.lock").read_text())
+    (left / "project.lock").write_text(json.dumps({**lock, "pid": 2**22 + 1}))  # of a process that is no more
+    bench.images.open_project(str(left))
+    assert "all its strokes are back, on plane-a" in notes[-1].message.replace("\n", " ")
+    assert (bench.context.bridge.annotation.data == 2).any()
+    bench.images.open_project(str(left))
+    assert len([one for one in notes if "are back" in one.message]) == 1
