@@ -71,7 +71,7 @@ _KINDS = {"block": "Block", "skip": "Skips"}
 
 
 class AdvancedDrawer(QWidget):
-    """Width, depth, normalisation, dropout, block and skip of the net, patches, augmentation, segmenting; closed at first.
+    """Width, depth, normalisation, dropout, block and skip of the net, patches, segmenting; closed at first.
 
     Parameters
     ----------

@@ -49,8 +49,8 @@ class DoubtMap:
 class Doubting:
     """Keeps the map that is wanted up to date with image, slice and model, whenever nothing else runs.
 
-    Signals: ``map_changed(DoubtMap | None)``, ``reliability_changed((picture or None, sentence))`` and ``changed()`` when
-    the buttons may have another answer.
+    Signals: ``map_changed(DoubtMap | None)``, ``reliability_changed((picture or None, sentence))`` and ``changed()``,
+    when the buttons may have another answer.
     """
 
     map_changed = Signal(object)
@@ -99,10 +99,8 @@ class Doubting:
     def _ensemble(self) -> list[str]:
         """The newest models with the same classes, in the order of training."""
         names = [one.name for one in self.workspace.classes]
-        folders = [
-            str(one.folder) for one in self.workspace.rounds if list(model_facts(one.folder)["classes"]) == names
-        ]
-        return folders[-_ENSEMBLE:]
+        alike = (one for one in self.workspace.rounds if model_facts(one.folder).get("classes") == names)
+        return [str(one.folder) for one in alike][-_ENSEMBLE:]
 
     def stop(self) -> None:
         """Compute no further, and want no map."""
@@ -122,8 +120,8 @@ class Doubting:
             return
         before, after = _number(result["ece_before"]), _number(result["ece_after"])
         said = (
-            f"Measured on {result['rule']} ({result['voxels']:,} voxels): what is said and what is differ by {after} on "
-            f"average, by {before} before the model was calibrated. On the diagonal, 0.8 means 0.8."
+            f"Measured on {result['rule']} ({result['voxels']:,} voxels): what is said and what is differ by {after} "
+            f"on average, by {before} before the model was calibrated. On the diagonal, 0.8 means 0.8."
         )
         self.reliability_changed.emit((np.load(result["picture"]), said))
 
