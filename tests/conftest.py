@@ -29,6 +29,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip)
 
 
+@pytest.fixture(autouse=True)
+def state_of_this_test(tmp_path_factory, monkeypatch):
+    """Where the window remembers the last project: not among the user's own files."""
+    monkeypatch.setattr("platformdirs.user_state_path", lambda *_, **__: tmp_path_factory.getbasetemp() / "state")
+
+
 @pytest.fixture
 def cli(monkeypatch, capsys):
     """The command line: call it with words, get exit code, standard output and standard error."""

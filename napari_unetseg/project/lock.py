@@ -148,6 +148,12 @@ def _read(path: Path, patience: float = 0.5) -> dict[str, Any] | None:
             return facts if isinstance(facts, dict) else None
 
 
+def left_open(project: Path) -> bool:
+    """Whether the process that worked in a project folder died without closing it."""
+    holder = _read(project / "project.lock", patience=0)
+    return holder is not None and not _alive(holder)
+
+
 def _alive(holder: dict[str, Any]) -> bool:
     if holder.get("host") != socket.gethostname():
         return True

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QHeaderView, QMenu, QTreeWidget, QTreeWidgetItem
 
 from napari_unetseg.io import is_image
 from napari_unetseg.project import ProjectLocked
-from napari_unetseg.widgets import files
+from napari_unetseg.widgets import files, recent
 from napari_unetseg.widgets.context import Context
 from napari_unetseg.widgets.layers import pictures, role_of, volume_of_channels
 from napari_unetseg.widgets.parts import Action, Actions, Panel, label
@@ -40,6 +40,8 @@ class ImagesPanel(Panel):
         self.new.clicked.connect(self.ask_new)
         self.open.clicked.connect(self.ask_open)
         self.sample.clicked.connect(self.choose_sample)
+        self.go_on = Action("", "Open the project that was open last on this computer", role="primary")
+        self.go_on.clicked.connect(lambda: self.open_project(str(recent.last() or "")))
         self._locked_path = ""
         self.locked = label("", "warning")
         self.look_only = Action("Open to look", "Look at images, strokes and masks; nothing can be changed")
@@ -66,7 +68,9 @@ class ImagesPanel(Panel):
         self.remove.clicked.connect(lambda: context.do(workspace.remove_case, workspace.case))
         self._projects = Actions(self.new, self.open, self.sample, stretch=(1, 1, 1))
         self._files = Actions(self.add_files, self.add_layers, self.remove, stretch=(1, 1, 0))
-        self.add(self.project_name, self.project_path, self._projects, self.locked, self._unlock)
+        self.lost = label("", "warning")
+        self.add(self.project_name, self.project_path, self.lost, Actions(self.go_on), self._projects)
+        self.add(self.locked, self._unlock)
         self.add(self.list, self._files)
         workspace.project_changed.connect(self._on_project)
         workspace.cases_changed.connect(self._fill)
@@ -117,6 +121,19 @@ class ImagesPanel(Panel):
         self.locked.setText(why)
         for widget in (self.locked, self._unlock):
             widget.setVisible(bool(path))
+
+    def _offer_last(self) -> None:
+        """Offer the project that was open last; say so when napari died with it open."""
+        project = self.context.workspace.project
+        if project is not None and not project.read_only:
+            recent.keep(project.path)
+        found = recent.last() if project is None else None
+        died = found is not None and recent.left_open(found)
+        if found is not None:
+            self.go_on.setText(f"{'Recover' if died else 'Go on with'} {found.stem}")
+            self.lost.setText(f"napari ended without closing {found.stem}. Every finished stroke is on the disk.")
+        self.go_on.setVisible(found is not None)
+        self.lost.setVisible(died)
 
     def choose_sample(self) -> None:
         """Offer the sample data sets."""
@@ -215,6 +232,7 @@ class ImagesPanel(Panel):
     def _on_project(self, project: Any = None) -> None:
         project = self.context.workspace.project
         self._offer("", "")
+        self._offer_last()
         looking = " (open to look, not to change)" if self.context.workspace.read_only else ""
         self.project_name.setText(f"{project.name}{looking}" if project else "")
         self.project_path.setText(
