@@ -86,7 +86,7 @@ def draw(cases: list, number: int, rng: np.random.Generator) -> list:
 def run(dataset: Dataset, plan: Plan, train: list[Prepared], test: list[Prepared]) -> dict[str, tuple[float, ...]]:
     compute, control, classes = Compute(torch.device("cpu")), Control(), len(dataset.classes)
     net = build(plan.net)
-    net.net.features.mix.copy_(instant._mixture(net.net.features.mix, train))
+    net.net.features.mix.copy_(instant.mix_channels(net.net.features.mix, train))
     features = Padded(net.net.features, net.divisor)
     lesson = finish(instant._collect(features, train, plan, compute, control))
     begin = time.process_time()
@@ -113,7 +113,7 @@ def run(dataset: Dataset, plan: Plan, train: list[Prepared], test: list[Prepared
         rows[way] = (scores.mean_jaccard, scores.mean_dice, fitted - begin, (done - fitted) / voxels * 512**2, spent)
     begin = time.process_time()
     torch.manual_seed(0)
-    finish(instant._teach(net.net, lesson, plan, control))
+    finish(instant.learn_lesson(net.net, lesson, plan, control))
     fitted = time.process_time()
     scores = evaluate(Predictor(net.eval(), plan, compute), test, dataset.classes, "fold 0")
     whole = (time.process_time() - fitted) / voxels * 512**2
@@ -136,12 +136,12 @@ def by_plane(features: Padded, image: np.ndarray, dims: int) -> torch.Tensor:
     return torch.stack([features(plane[None])[0] for plane in pixels.unbind(1)], dim=1)
 
 
-def forest(model, lesson: instant._Lesson, classes: int) -> Classify:
+def forest(model, lesson: instant.Lesson, classes: int) -> Classify:
     model.set_params(random_state=0).fit(lesson.known.numpy(), lesson.labels.numpy())
     return lambda features: model.predict_proba(features.T.numpy()).T
 
 
-def perceptron(lesson: instant._Lesson, classes: int, hidden: int = 64, steps: int = 150) -> Classify:
+def perceptron(lesson: instant.Lesson, classes: int, hidden: int = 64, steps: int = 150) -> Classify:
     """The same perceptron, taught by the strokes alone, with a third of its inputs dropped while it learns."""
     torch.manual_seed(0)
     shift, scale = lesson.known.mean(dim=0), 1 / (lesson.known.std(dim=0) + 1e-3)

@@ -36,7 +36,7 @@ from napari_unetseg.nets.instant import ANISOTROPIES, InstantNet
 from napari_unetseg.plan import Plan
 from napari_unetseg.scores import Scores
 
-__all__ = ["fit_instant", "fit_prepared", "instant_plan"]
+__all__ = ["Lesson", "fit_instant", "fit_prepared", "instant_plan", "learn_lesson", "mix_channels"]
 
 _TILE = {2: 1024, 3: 128}
 _KNOWN, _UNKNOWN = 20_000, 20_000  # voxels learned from; more changes the time, not the score
@@ -131,9 +131,9 @@ def fit_prepared(
     torch.manual_seed(plan.training.seed)
     net = build(plan.net)
     inner: Any = net.net
-    inner.features.mix.copy_(_mixture(inner.features.mix, images))
+    inner.features.mix.copy_(mix_channels(inner.features.mix, images))
     lesson = yield from _collect(Padded(inner.features, inner.divisor), images, plan, compute, control)
-    history = yield from _teach(inner.cpu(), lesson, plan, control)
+    history = yield from learn_lesson(inner.cpu(), lesson, plan, control)
     facts: dict[str, Any] = {
         "steps": _STEPS,
         "device": str(compute.device),
@@ -158,7 +158,7 @@ def instant_plan(plan: Plan, dims: int, channels: int, spacing: Sequence[float],
     return Plan(net=net, data=data, training=plan.training, inference=inference, post=plan.post)
 
 
-class _Lesson:
+class Lesson:
     """Features and classes of known voxels, features of others: ``(N, F)`` float32, ``(N,)`` int64."""
 
     def __init__(self, known: Sequence[torch.Tensor], labels: Sequence[torch.Tensor], other: Sequence[torch.Tensor]):
@@ -172,7 +172,7 @@ def _totals(images: Sequence[Sample] | Sequence[Prepared], n_classes: int) -> np
 
 def _collect(
     features: Padded, images: Sequence[Prepared], plan: Plan, compute: Compute, control: Control
-) -> Generator[Event, None, _Lesson]:
+) -> Generator[Event, None, Lesson]:
     """Features at the strokes, and at unlabelled voxels of the tiles that the strokes lie in."""
     rng = np.random.default_rng(plan.training.seed)
     n_classes = max(2, plan.net.outputs)
@@ -190,7 +190,7 @@ def _collect(
         others = rng.integers(labels.size, size=-(-_UNKNOWN // len(jobs)))
         found.append((there[:, chosen].T, torch.from_numpy(labels[chosen]), there[:, others].T))
         yield TileDone(number + 1, len(jobs))
-    return _Lesson(*zip(*found, strict=True))
+    return Lesson(*zip(*found, strict=True))
 
 
 def _jobs(
@@ -212,7 +212,7 @@ def _jobs(
                 yield image.image[(slice(None), *plane)], region, labels
 
 
-def _mixture(mix: torch.Tensor, images: Sequence[Prepared]) -> torch.Tensor:
+def mix_channels(mix: torch.Tensor, images: Sequence[Prepared]) -> torch.Tensor:
     """Weights ``(colours, C)`` of the channels: each by itself when few, else the first principal components."""
     colours, channels = mix.shape
     if colours == channels:
@@ -223,8 +223,8 @@ def _mixture(mix: torch.Tensor, images: Sequence[Prepared]) -> torch.Tensor:
     return torch.from_numpy(weights.T.astype(np.float32))
 
 
-def _teach(
-    net: InstantNet, lesson: _Lesson, plan: Plan, control: Control
+def learn_lesson(
+    net: InstantNet, lesson: Lesson, plan: Plan, control: Control
 ) -> Generator[Event, None, list[dict[str, float]]]:
     """Fit a forest to the known voxels, and the net to what the forest answers everywhere; returns the history."""
     from sklearn.ensemble import ExtraTreesClassifier

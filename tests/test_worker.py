@@ -18,7 +18,7 @@ from tiny import blobs
 import napari_unetseg as nus
 from napari_unetseg.data.annotation import from_mask
 from napari_unetseg.errors import ReadError, Stopped
-from napari_unetseg.events import PreviewReady, StepDone, View
+from napari_unetseg.events import PreviewReady, StepDone, TileDone, View
 from napari_unetseg.project import Project
 from napari_unetseg.registry import Registry
 from napari_unetseg.scores import Scores
@@ -56,7 +56,7 @@ def model(project):
 @pytest.fixture
 def bench(tmp_path):
     bench = Bench(tmp_path)
-    bench.probe = lambda: None
+    bench.probe = lambda: ()
     return bench
 
 
@@ -98,6 +98,25 @@ def own(monkeypatch):
     verbs = Registry("verb")
     monkeypatch.setattr(loop, "VERBS", verbs)
     return verbs
+
+
+def test_an_instant_answer_is_served_between_the_steps_of_another_job(bench, own):
+    order = []
+
+    @own.register("long")
+    def long(args, control, bench):
+        worker._obey({"id": 2, "verb": "instant", "args": {}})
+        for step in range(3):
+            order.append(step)
+            yield TileDone(step + 1, 3)
+        return {}
+
+    own.register("instant")(lambda args, control, bench: order.append("answer") or {})
+    wire = Wire({"id": 1, "verb": "long", "args": {}})
+    worker = Worker(wire, wire, bench)
+    worker.run()
+    assert order == [0, "answer", 1, 2]
+    assert [event["id"] for event in wire.events if event["event"] == "Done"] == [2, 1]
 
 
 def test_a_case_is_predicted_and_the_mask_handed_over(bench, project, model):

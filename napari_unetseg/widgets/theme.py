@@ -80,6 +80,13 @@ QLabel[role="next"] {{ color: {on_accent}; background: {c.accent}; padding: 6px 
 QLabel[role="number"] {{ background: {c.primary}; color: {c.text}; border-radius: 10px; font-weight: 600; }}
 QLabel[role="number"][kind="next"] {{ background: {c.accent}; color: {on_accent}; }}
 QLabel[role="number"][kind="done"] {{ background: {c.good}; color: {readable_on(c.good)}; }}
+QLabel[role="badge"] {{ background: {c.primary}; color: {c.text}; border-radius: 8px; padding: 1px 8px; }}
+QLabel[role="badge"][kind="instant"] {{ background: {c.warning}; color: {readable_on(c.warning)}; }}
+QLabel[role="badge"][kind="net"] {{ background: {c.accent}; color: {on_accent}; }}
+QLabel[role="badge"][kind="saved"] {{ background: {c.good}; color: {readable_on(c.good)}; }}
+QPushButton[role="switch"] {{ padding: 2px 8px; border-radius: 8px; background: {c.foreground}; color: {c.muted}; }}
+QPushButton[role="switch"]:hover {{ background: {c.primary}; }}
+QPushButton[role="switch"]:checked {{ background: {c.primary}; color: {c.text}; border: 1px solid {c.accent}; }}
 QFrame[role="header"] {{ background: {c.foreground}; border-radius: 4px; }}
 QFrame[role="header"]:hover {{ background: {c.primary}; }}
 QPushButton {{ padding: 5px 10px; border-radius: 4px; }}

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import QApplication, QLabel, QVBoxLayout, QWidget
 from napari_unetseg.errors import UnetSegError
 from napari_unetseg.widgets.after_panel import AfterPanel
 from napari_unetseg.widgets.annotate_panel import AnnotatePanel
+from napari_unetseg.widgets.answer_bar import AnswerBar
 from napari_unetseg.widgets.classes_panel import ClassesPanel
 from napari_unetseg.widgets.compare_panel import ComparePanel
 from napari_unetseg.widgets.context import Context
@@ -36,6 +37,7 @@ from napari_unetseg.workspace import Message, Workspace
 from napari_unetseg.workspace.after import AfterNet
 from napari_unetseg.workspace.doubting import Doubting
 from napari_unetseg.workspace.explaining import Explaining
+from napari_unetseg.workspace.first_answer import FirstAnswer
 from napari_unetseg.workspace.guiding import Guiding
 from napari_unetseg.workspace.truths import Truths
 
@@ -83,6 +85,7 @@ class Workbench(QWidget):
         self.compare = ComparePanel(self.context)
         self.panels = (self.images, self.classes, self.annotate, self.train, self.review, self.folder, self.compare)
         self.sections = [Section(n, panel.title, panel) for n, panel in enumerate(self.panels, start=1)]
+        self.answer = AnswerBar(self.context, FirstAnswer(self.workspace, self.jobs))
         self._log: list[str] = []
         self._crash = ""  # what the worker died of, until the user does the next thing
         self._ready = ""  # what it said when the worker was warm
@@ -121,7 +124,9 @@ class Workbench(QWidget):
         top = QWidget()
         inner = QVBoxLayout(top)
         inner.setContentsMargins(6, 6, 6, 0)
+        inner.setSpacing(4)
         inner.addWidget(self.next)
+        inner.addWidget(self.answer)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)

@@ -18,13 +18,14 @@ import torch
 from napari_unetseg.devices import is_out_of_memory
 from napari_unetseg.errors import Stopped, UnetSegError
 from napari_unetseg.events import Control, Event, PreviewReady, StepDone, View
-from napari_unetseg.worker import after, compare, doubt, plan, progress, score  # noqa: F401 - register their verbs
+from napari_unetseg.worker import after, compare, doubt, instant, plan, progress, score  # noqa: F401 - register their verbs
 from napari_unetseg.worker.verbs import VERBS, Bench
 
 __all__ = ["Worker"]
 
 logger = logging.getLogger(__name__)
 
+_URGENT = ("instant",)  # somebody just lifted the brush: done between the steps of whatever else runs
 _BETWEEN_STEPS = 0.05  # seconds: no curve needs the hundreds of steps a second of a tiny net
 
 
@@ -57,14 +58,26 @@ class Worker:
         self._commands, self._events, self._bench, self._on_leave = commands, events, bench, on_leave
         self._writing = threading.Lock()
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._urgent: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._jobs: dict[int, _Job] = {}
         self._next_step = 0.0
 
     def run(self) -> None:
         """Work until told to shut down, or until the commands end."""
         threading.Thread(target=self._listen, daemon=True).start()
-        self._bench.probe()
+        for _ in self._bench.probe():
+            self._do_urgent()
         while (job := self._queue.get()) is not None:
+            self._do_urgent()
+            self._take(job)
+
+    def _do_urgent(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._take(self._urgent.get_nowait())
+
+    def _take(self, job: _Job) -> None:
+        if job.id in self._jobs:  # an urgent one waits in both queues
             self._do(job)
             self._jobs.pop(job.id, None)
 
@@ -96,6 +109,8 @@ class Worker:
         if "verb" in command:
             job = _Job(int(command["id"]), str(command["verb"]), dict(command.get("args") or {}))
             self._jobs[job.id] = job
+            if job.verb in _URGENT:
+                self._urgent.put(job)
             self._queue.put(job)
         elif "stop" in command:
             if command["stop"] in self._jobs:
@@ -144,6 +159,8 @@ class Worker:
                 except StopIteration as end:
                     return end.value
                 self._pass_on(job.id, event)
+                if job.verb not in _URGENT:
+                    self._do_urgent()
 
     def _pass_on(self, job: int, event: Event) -> None:
         if isinstance(event, StepDone):

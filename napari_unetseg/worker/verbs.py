@@ -74,6 +74,10 @@ class Bench:
 
     def probe(self) -> Generator[None, None, None]:
         """Do now what would make the first training wait, and its stop: try out the device, load the plotting."""
+        from napari_unetseg.worker.instant import warm_instant  # a verb, and verbs import this
+
+        warm_instant()
+        yield
         choose_compute()
         yield
         curves([], self._folder / "first.png").unlink()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from psygnal import Signal
 
 from napari_unetseg.metrics.forecast import Correction, Forecast, forecast_corrections
 from napari_unetseg.plan import Plan
@@ -16,7 +17,7 @@ from napari_unetseg.scores import Scores
 from napari_unetseg.workspace.desk import MINUTES
 from napari_unetseg.workspace.rounds import model_facts, not_worse, read_curves, read_rounds, round_number
 from napari_unetseg.workspace.running import Running
-from napari_unetseg.workspace.state import Curves, Message, Preview
+from napari_unetseg.workspace.state import Aside, Curves, Jobs, Message, Preview
 
 __all__ = ["Learning"]
 
@@ -25,6 +26,13 @@ _UNFINISHED = "unfinished"
 
 class Learning(Running):
     """Rounds of training."""
+
+    leader_changed = Signal(str)
+
+    def __init__(self, jobs: Jobs, aside: Aside | None = None) -> None:
+        super().__init__(jobs, aside)
+        self.leader = ""  # whose previews are shown while it trains: ``instant`` or the name of the net
+        self.leads = ""  # the same as a sentence
 
     def train(self) -> None:
         """Learn from all strokes within the plan's minutes, going on from the current model where it fits.
@@ -67,6 +75,7 @@ class Learning(Running):
         self.curves = Curves(round_number(folder))
         self.curves_changed.emit(self.curves)
         self._show(preview=None, difference=None)
+        self._lead("", "")
         project.log("train", round=self.curves.number, start=args["start"] and Path(args["start"]).name)
         job = self._begin("train", args, f"Round {self.curves.number}: preparing.")
 
@@ -149,7 +158,16 @@ class Learning(Running):
         self.curves_changed.emit(self.curves)
 
     def _on_leads(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
+        self._lead(event["who"], event["text"])
         self.message.emit(Message(event["text"]))
+
+    def _lead(self, who: str, text: str) -> None:
+        self.leader, self.leads = who, text
+        self.leader_changed.emit(who)
+
+    def show_preview(self, preview: Preview) -> None:
+        """Show a mask that comes from elsewhere, until there is a better one."""
+        self._show(preview=preview)
 
     def _on_previewready(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
         view = event["view"]
