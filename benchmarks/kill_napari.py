@@ -71,14 +71,14 @@ class Window:
         return self.bench.context.bridge.annotation.data.copy()
 
     def tell(self, what: str, **facts: Any) -> None:
-        data = pickle.dumps({"what": what, **facts})
+        data = pickle.dumps({"what": what, "training": self.bench.workspace.stage == "training", **facts})
         data = struct.pack("<Q", len(data)) + data
         while data:
             data = data[os.write(self.pipe, data) :]
 
     def run(self) -> None:
         while True:
-            kinds = {"stroke": 12, "undo": 2, "fill": 1, "train": 1, "accept": 2, "save": 2, "image": 1}
+            kinds = {"stroke": 12, "undo": 2, "fill": 1, "train": 3, "accept": 2, "save": 2, "image": 1}
             getattr(self, self.random.choices(list(kinds), list(kinds.values()))[0])()
 
     def change(self, kind: str, after: np.ndarray | None, label: int = 0) -> None:
@@ -179,10 +179,11 @@ class Known:
         self.masks: dict[str, np.ndarray] = {}
         self.open: dict[str, Any] | None = None
         self.counts: collections.Counter[str] = collections.Counter()
+        self.training = False
         self.workers: list[int] = []  # of dead windows
 
     def take(self, news: dict[str, Any]) -> None:
-        kind = news["what"]
+        kind, self.training = news["what"], news["training"]
         if kind == "begin":
             self.open = news
             return
@@ -296,6 +297,7 @@ def kill_once(path: Path, number: int, rng: random.Random, known: Known) -> tupl
         known.take(one)
     os.close(reading)
     moment = known.open["kind"] if known.open else "between"
+    moment += " while training" if known.training else ""
     wrong = check(path, known)
     if died:
         wrong.append(f"the window died by itself: {(path.parent / 'window.log').read_text()[-1500:]}")
@@ -340,7 +342,7 @@ def main() -> int:
             moment, wrong = kill_once(path, 1000 * asked.seed + kills, rng, known)
             kills, failures = kills + 1, failures + bool(wrong)
             moments[moment] += 1
-            print(f"{kills:4} killed in {moment:8} {'; '.join(wrong) or 'all found'}", flush=True)
+            print(f"{kills:4} killed in {moment:22} {'; '.join(wrong) or 'all found'}", flush=True)
             if wrong and moment == "start":
                 break
     if left := going_on(known.workers, 60):
