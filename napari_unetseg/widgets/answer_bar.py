@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtCore import QSize
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QPushButton, QWidget
 
 from napari_unetseg.widgets.context import Context
@@ -41,9 +41,11 @@ class AnswerBar(QWidget):
         self.switch.setCheckable(True)
         self.switch.setToolTip(_TOOLTIP)
         self.switch.setAccessibleName("Instant answers")
-        self.switch.setIconSize(QSize(14, 14))
         set_role(self.switch, "switch")
-        self.setLayout(row(self.badge, self.sentence, self.switch, stretch=(0, 1, 0), spacing=8))
+        line = row(self.badge, self.sentence, self.switch, stretch=(0, 1, 0), spacing=8)
+        for beside in (self.badge, self.switch):
+            line.setAlignment(beside, Qt.AlignmentFlag.AlignVCenter)
+        self.setLayout(line)
         self._pause = timer(self, 400, self._ask)
         self.switch.clicked.connect(self.answers.turn)
         answers.wanted.connect(self._wait)

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QProgressBar, QWidget
 from napari_unetseg.widgets.advanced import AdvancedDrawer
 from napari_unetseg.widgets.context import Context, duration
 from napari_unetseg.widgets.net_picker import NetPicker
+from napari_unetseg.widgets.outlook import Outlook
 from napari_unetseg.widgets.parts import Action, Actions, Choice, Panel, label, lock
 from napari_unetseg.widgets.plots import Plots
 
@@ -54,7 +55,8 @@ class TrainPanel(Panel):
         inside = (*self.advanced.fields.values(), *self.advanced.parts.values())
         self._choices = (self.picker.button, self.minutes, self.dims, self.advanced.button, *inside)
         self.add(self.picker, form, self.advanced, self.locked, Actions(self.train, self.stop, stretch=(1, 1)))
-        self.add(self.resume, self.bar, self.sentence, self.curves)
+        self.outlook = Outlook(context)
+        self.add(self.outlook, self.resume, self.bar, self.sentence, self.curves)
         workspace.plan_changed.connect(self._show_plan)
         workspace.nets_changed.connect(self.picker.set_nets)
         workspace.case_changed.connect(self._show_plan)
