@@ -94,7 +94,7 @@ class _Strip(QWidget):
         gradient = QLinearGradient(0, 0, self.width(), 0)
         for index, colour in enumerate(self._colours):
             tint = QColor(colour)
-            tint.setAlphaF(min(1.0, index / (len(self._colours) - 1) * 1.5))
+            tint.setAlphaF(0.25 + 0.75 * index / (len(self._colours) - 1))
             gradient.setColorAt(index / (len(self._colours) - 1), tint)
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)

@@ -24,8 +24,7 @@ _COLUMNS = (
     ("No.", "Click a row to go to the stroke"),
     ("Image", ""),
     ("Slice", "Along Z, counted from 0 as the slider does"),
-    ("Painted as", "The class of the stroke"),
-    ("Taken for", "What the models that have not learned it, or the strokes on the next slice, say"),
+    ("Painted → looks", "Class of the stroke; what models that have not learned it, or the next slice, take it for"),
     ("Voxels", "Size of what is contradicted"),
 )
 
@@ -71,8 +70,8 @@ class GuidePanel(QWidget):
         self.erase = Action("Erase it", "Make the stroke unlabelled; Ctrl-Z brings it back")
         self.slips.sortItems(0)
         header = self.slips.horizontalHeader()
-        header.setSectionResizeMode(0, header.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(1, header.ResizeMode.Stretch)
+        self.slips.narrow({0: 34, 2: 40, 4: 58})
         self._inside = self._lay_out()
         self._connect()
         self._open(False)
@@ -161,13 +160,13 @@ class GuidePanel(QWidget):
                     Cell(number),
                     Cell(slip.case),
                     Cell("" if slip.index is None else slip.index),
-                    Cell(names[slip.painted] if slip.painted < len(names) else "?"),
-                    Cell(names[slip.predicted] if slip.predicted < len(names) else "?"),
+                    Cell(" → ".join(names[one] if one < len(names) else "?" for one in (slip.painted, slip.predicted))),
                     Cell(slip.voxels),
                 ]
                 for number, slip in enumerate(self.guiding.slips, start=1)
             ]
         )
+        self.slips.setColumnHidden(2, all(slip.index is None for slip in self.guiding.slips))
         if self._chosen not in self.guiding.slips:
             self._chosen = None
         self.refresh()

@@ -12,10 +12,11 @@ from napari.utils.colormaps.standardize_color import transform_color
 from napari_unetseg.volume import Geometry
 from napari_unetseg.widgets.layers import placement
 
-__all__ = ["MAP_COLOURS", "map_layer", "outline_layer", "placed"]
+__all__ = ["MAP_COLOURS", "OPAQUE", "map_layer", "outline_layer", "placed"]
 
 # of matplotlib's plasma, told apart by colour-blind people and as grey; the first is drawn clear
 MAP_COLOURS = ("#0d0887", "#7e03a8", "#cc4778", "#f89540", "#f0f921")
+OPAQUE = 0.75  # at 1, so that the image is seen even there
 
 
 def placed(data: np.ndarray, geometry: Geometry, index: int | None) -> tuple[np.ndarray, dict[str, Any]]:
@@ -31,7 +32,7 @@ def placed(data: np.ndarray, geometry: Geometry, index: int | None) -> tuple[np.
 def map_layer(data: np.ndarray, geometry: Geometry, index: int | None, name: str) -> Image:
     """A layer that lets the image through where the map is 0."""
     colours = np.array([transform_color(colour)[0] for colour in MAP_COLOURS])
-    colours[:, 3] = np.minimum(1.0, np.linspace(0, 1, len(colours)) * 1.5)
+    colours[:, 3] = np.linspace(0, OPAQUE, len(colours))
     array, options = placed(data, geometry, index)
     look = Colormap(colours, name="unetseg-map", interpolation="linear")
     return Image(array, name=name, colormap=look, contrast_limits=(0.0, 1.0), blending="translucent", **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from qtpy.QtCore import Qt
@@ -73,6 +73,12 @@ class Table(QTableWidget):
         header = self.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+
+    def narrow(self, widths: Mapping[int, int]) -> None:
+        """Give columns these widths in pixels, where the room for the others is short."""
+        for column, width in widths.items():
+            self.horizontalHeader().setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
+            self.setColumnWidth(column, width)
 
     def fill(self, rows: Sequence[Sequence[Cell]]) -> None:
         """Show these rows, in the order that the user has sorted them."""

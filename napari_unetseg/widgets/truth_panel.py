@@ -55,6 +55,7 @@ class TruthPanel(Drawer):
         self.said = label("", "muted")
         self.table = Table(_COLUMNS, self._go)
         self.table.sortItems(2)
+        self.table.narrow({2: 52, 3: 62, 4: 52, 5: 64})
         self.files = Action("Truth files …", "Masks known to be right: named as their images, or one for this image")
         self.layer = Action("Truth from the selected layer", "A labels layer on the grid of this image, of any plugin")
         self.errors = QCheckBox("Show errors")
@@ -138,13 +139,18 @@ class TruthPanel(Drawer):
                 for one in self.truths.rows
             ]
         )
+        for column, key in ((1, "class"), (4, "hausdorff95"), (5, "seen")):  # what says nothing takes no room
+            values = {one[key] for one in self.truths.rows}
+            self.table.setColumnHidden(column, len(values) < 2 and (key != "hausdorff95" or values == {None}))
         unit = {one["unit"] for one in self.truths.rows}
         distance = (
             ""
             if self.truths.rows and all(one["hausdorff95"] is None for one in self.truths.rows)
             else (f" HD95 in {', '.join(sorted(unit)).replace('um', 'µm')}." if unit else "")
         )
-        self.said.setText(self.truths.said + distance)
+        one_class = {one["class"] for one in self.truths.rows}
+        about = f" Class {next(iter(one_class))}." if len(one_class) == 1 else ""
+        self.said.setText(self.truths.said + about + distance)
         self.refresh()
 
     def _draw(self, errors: Difference | None) -> None:

@@ -121,7 +121,8 @@ class Doubting:
         before, after = _number(result["ece_before"]), _number(result["ece_after"])
         said = (
             f"Measured on {result['rule']} ({result['voxels']:,} voxels): what is said and what is differ by {after} "
-            f"on average, by {before} before the model was calibrated. On the diagonal, 0.8 means 0.8."
+            f"on average{'' if before == after else f', by {before} before the model was calibrated'}. "
+            "On the diagonal, 0.8 means 0.8."
         )
         self.reliability_changed.emit((np.load(result["picture"]), said))
 

@@ -12,6 +12,7 @@ from psygnal import Signal
 from napari_unetseg.data.truth import as_classes
 from napari_unetseg.errors import AnnotationError, UnetSegError
 from napari_unetseg.io import find_images, read_labels, stem
+from napari_unetseg.scores import Scores
 from napari_unetseg.volume import LabelVolume
 from napari_unetseg.workspace.errand import Errand
 from napari_unetseg.workspace.state import Difference, Jobs, Message, Prediction
@@ -182,7 +183,7 @@ class Truths:
         name = f"Round {number}" if number is not None else "The model"
         learned = set(workspace.recall("trained_on", {}).get(model.name, ()))
         current = next((one for one in workspace.rounds if one.current), None)
-        held = set(current.scores.images) if current and current.scores and current.scores.rule else set()
+        held = _held_whole(current.scores) if current and current.scores else set()
         self.errand.start("score_cases", args, lambda result: self._on_rows((on, name), (learned, held), result))
 
     def stop(self) -> None:
@@ -218,6 +219,15 @@ class Truths:
         self._layers, self.shown, self.rows, self.said = {}, False, (), ""
         self._tell(None)
         self.rows_changed.emit(())
+
+
+def _held_whole(scores: Scores) -> set[str]:
+    """Images of which the model has seen nothing; of those that a part was held out of it has learned the rest."""
+    rule = scores.rule
+    parts = (
+        " of each of " in rule or "a block of " in rule or any(rule.endswith(f" of {case}") for case in scores.images)
+    )
+    return set() if parts or not rule else set(scores.images)
 
 
 def _seen(case: str, learned: set[str], held: set[str]) -> str:

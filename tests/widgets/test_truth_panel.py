@@ -8,8 +8,10 @@ from asking import answer, asked, model_folder, segmented
 
 from napari_unetseg.errors import AnnotationError
 from napari_unetseg.io import write
+from napari_unetseg.scores import Scores
 from napari_unetseg.volume import Geometry, LabelVolume
 from napari_unetseg.widgets.overlays import overlays
+from napari_unetseg.workspace.truths import _held_whole
 
 
 def square(where, value=1):
@@ -97,6 +99,18 @@ def test_the_table_says_on_what_and_leads_to_the_image(truth, bench, jobs, tmp_p
     assert "volume (It is damaged.)" in truth.said.text()
     truth.table.cellClicked.emit(0, 0)
     assert bench.workspace.case == "plane-b"
+
+
+def test_an_image_of_which_a_part_was_held_out_is_not_called_held_out():
+    held = {"jaccard": {}, "dice": {}, "images": ("a", "b")}
+    for rule in ("2 held-out images", "strokes of 2 held-out images", "fold 0 of 5 (2 images)"):
+        assert _held_whole(Scores(**held, rule=rule)) == {"a", "b"}
+    for rule in (
+        "strokes of a held-out strip of each of 2 images",
+        "3 held-out planes of a",
+        "fold 0 of 5 (a block of a)",
+    ):
+        assert _held_whole(Scores(**held, rule=rule)) == set()
 
 
 def test_scoring_is_stopped_by_what_the_user_begins(truth, bench, jobs):
