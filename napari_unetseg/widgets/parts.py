@@ -75,13 +75,14 @@ class Section(QFrame):
         self._header.arrow.setText("▾" if opened else "▸")
         self.toggled.emit(opened)
 
-    def set_state(self, text: str, kind: str = "") -> None:
-        """Say how far this step is; `kind` is ``done``, ``next`` or empty."""
+    def set_state(self, text: str, kind: str = "", why: str = "") -> None:
+        """Say how far this step is; `kind` is ``done``, ``next``, ``blocked`` (`why` says by what) or empty."""
         self._header.state.setText(text)
-        self._header.state.setToolTip(text)
+        self._header.state.setToolTip(why or text)
         if self._header.number.property("kind") != kind:
-            self._header.number.setProperty("kind", kind)
-            repolish(self._header.number)
+            for part in (self._header, self._header.number, self._header.title):
+                part.setProperty("kind", kind)
+                repolish(part)
 
 
 class _Header(QFrame):

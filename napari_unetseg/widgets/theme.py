@@ -88,6 +88,8 @@ QPushButton[role="switch"] {{ padding: 2px 8px; border-radius: 8px; background: 
 QPushButton[role="switch"]:hover {{ background: {c.primary}; }}
 QPushButton[role="switch"]:checked {{ background: {c.primary}; color: {c.text}; border: 1px solid {c.accent}; }}
 QFrame[role="header"] {{ background: {c.foreground}; border-radius: 4px; }}
+QFrame[role="header"][kind="next"] {{ border-left: 3px solid {c.accent}; }}
+QLabel[role="title"][kind="blocked"], QLabel[role="number"][kind="blocked"] {{ color: {c.muted}; }}
 QFrame[role="header"]:hover {{ background: {c.primary}; }}
 QPushButton {{ padding: 5px 10px; border-radius: 4px; }}
 QPushButton[role="primary"] {{ background: {c.accent}; color: {on_accent}; font-weight: 600; padding: 7px 12px; }}

@@ -28,6 +28,7 @@ from napari_unetseg.widgets.guide_panel import GuidePanel
 from napari_unetseg.widgets.images_panel import ImagesPanel
 from napari_unetseg.widgets.jobs import QtJobs
 from napari_unetseg.widgets.parts import Column, Section, label, set_role
+from napari_unetseg.widgets.path import steps
 from napari_unetseg.widgets.review_panel import ReviewPanel
 from napari_unetseg.widgets.theme import stylesheet
 from napari_unetseg.widgets.train_panel import TrainPanel
@@ -263,8 +264,9 @@ class Workbench(QWidget):
 
     def refresh(self) -> None:
         """Bring the headers and the next thing to do up to date."""
-        for section, panel in zip(self.sections, self.panels, strict=True):
-            section.set_state(*panel.summary())
+        states = steps(self.workspace, [panel.summary() for panel in self.panels])
+        for section, state in zip(self.sections, states, strict=True):
+            section.set_state(*state)
         crash = "The engine crashed; your strokes are safe, and it starts again. " if self._crash else ""
         self.next.setText(crash + self._next())
 

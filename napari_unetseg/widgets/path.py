@@ -1,0 +1,48 @@
+"""The steps as one path: each is done, next or blocked, and only one is next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from napari_unetseg.workspace import Workspace
+
+__all__ = ["steps"]
+
+_DOES = ("add_images", "add_images", "annotate", "train", "predict", "segment_folder", "compare")
+
+
+def steps(workspace: Workspace, summaries: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
+    """State of each step for its header.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Asked why a step cannot be taken.
+    summaries : sequence of (str, str)
+        What each panel says of itself, and ``done``, ``next`` or empty; in the order of the panels.
+
+    Returns
+    -------
+    list of (str, str, str)
+        Text, kind (``done``, ``next``, ``blocked`` or empty), and the whole reason of what is blocked.
+    """
+    found, taken = [], False
+    for (text, kind), action in zip(summaries, _DOES, strict=True):
+        why = ""
+        if kind == "next":
+            kind, taken = ("" if taken else "next"), True
+        elif not kind and action != "compare" and (why := workspace.why_not(action)):
+            text, kind = text or _needs(workspace), "blocked"
+        found.append((text, kind, why))
+    return found
+
+
+def _needs(workspace: Workspace) -> str:
+    """The first thing that is missing, in two or three words."""
+    if workspace.project is None:
+        return "needs a project"
+    if not workspace.cases:
+        return "needs images"
+    if workspace.why_not("train") and not workspace.rounds:
+        return "needs strokes"
+    return "needs a trained net" if workspace.model is None else "in a moment"
