@@ -142,9 +142,8 @@ class DoubtPanel(Drawer):
         self.checked.setVisible(bool(said))
         if picture is not None:
             height, width = picture.shape[:2]
-            data = np.ascontiguousarray(picture)
-            image = QImage(data.data, width, height, 3 * width, QImage.Format.Format_RGB888)
-            shown = QPixmap.fromImage(image.copy())
+            data = np.ascontiguousarray(picture).tobytes()
+            shown = QPixmap.fromImage(QImage(data, width, height, 3 * width, QImage.Format.Format_RGB888).copy())
             wide = min(width, _WIDEST)
             self.picture.setPixmap(shown.scaledToWidth(wide, Qt.TransformationMode.SmoothTransformation))
 

@@ -88,8 +88,8 @@ class GuidePanel(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(3)
-        for one in (Actions(self.next), self.reason, self.button, inside):
-            layout.addWidget(one)
+        for part in (Actions(self.next), self.reason, self.button, inside):
+            layout.addWidget(part)
         return inside
 
     def _connect(self) -> None:

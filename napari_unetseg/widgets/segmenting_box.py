@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import BaseModel
 from qtpy.QtWidgets import QFormLayout, QLabel, QWidget
 
 from napari_unetseg.plan import DataPlan, InferencePlan
@@ -44,7 +45,7 @@ _ROWS: dict[tuple[str, str], tuple[str, Sequence[tuple[str, Any]], str]] = {
         "Average looks with dropout kept on; the net needs dropout above, for example 0.2.",
     ),
 }
-_SECTIONS = {"data": DataPlan, "inference": InferencePlan}
+_SECTIONS: dict[str, type[BaseModel]] = {"data": DataPlan, "inference": InferencePlan}
 _VOLUMES = (("data", "neighbours"), ("inference", "axes"))
 
 

@@ -56,11 +56,11 @@ class AcceptedPart:
 
     def write(self) -> None:
         """Keep it on disk."""
-        facts = {"kind": self.kind, "which": self.which, "values": self.values, "shape": self.shape}
 
         def save(beside: Path) -> None:
             with beside.open("wb") as file:
-                np.savez_compressed(file, **{key: np.asarray(value) for key, value in facts.items()})
+                kind, which, shape = np.asarray(self.kind), np.asarray(self.which), np.asarray(self.shape)
+                np.savez_compressed(file, kind=kind, which=which, values=self.values, shape=shape)
 
         atomic_write(self.path, save)
 

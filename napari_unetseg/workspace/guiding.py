@@ -135,7 +135,8 @@ class Guiding:
 
     def _arrive(self, place: Place) -> None:
         self.place = place
-        self.workspace.project.log("proposed", case=place.case, plane=place.index)
+        if self.workspace.project is not None:
+            self.workspace.project.log("proposed", case=place.case, plane=place.index)
         self.places_changed.emit(self.places)
         self.arrived.emit(place)
 
@@ -210,7 +211,8 @@ class Guiding:
 
     def erased(self, slip: Slip) -> None:
         """The user erased a stroke."""
-        self.workspace.project.log("slip erased", case=slip.case, plane=slip.index)
+        if self.workspace.project is not None:
+            self.workspace.project.log("slip erased", case=slip.case, plane=slip.index)
         self._without(slip)
 
     def _without(self, slip: Slip) -> None:
