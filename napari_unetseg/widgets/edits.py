@@ -203,7 +203,7 @@ class _Step:
 
 
 def _pack(values: np.ndarray) -> bytes:
-    return zlib.compress(np.ascontiguousarray(values), 1)
+    return zlib.compress(np.ascontiguousarray(values).tobytes(), 1)
 
 
 def _unpack(packed: bytes, like: np.ndarray) -> np.ndarray:

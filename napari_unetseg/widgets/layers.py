@@ -9,6 +9,7 @@ import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
 
+from napari_unetseg.data.annotation import BACKGROUND
 from napari_unetseg.errors import GeometryError
 from napari_unetseg.io.formats import available_memory, size_text
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
@@ -31,6 +32,7 @@ __all__ = [
 ROLE = "unetseg"  # key in `layer.metadata`; layers are found by it, never by their names
 GEOMETRY = "geometry"
 
+_THIN = "8c"  # opacity of the background's strokes, in hexadecimal
 _CHANNEL_COLOURS = ("green", "magenta", "cyan", "yellow", "red", "blue")
 _UNITS = {"micrometer": "um", "millimeter": "mm", "nanometer": "nm", "pixel": "pixel"}
 
@@ -96,6 +98,8 @@ def label_colours(classes: Sequence[Class], *, mask: bool) -> DirectLabelColorma
     """Colours of the classes for an annotation layer or, with `mask`, for a mask, where the background is clear."""
     shift = 1 if mask else 0
     colours: dict[int | None, str] = {c.label - shift: c.colour for c in classes if c.label > shift}
+    if not mask and BACKGROUND in colours:
+        colours[BACKGROUND] += _THIN  # of an image that is done it covers most, and must let it through
     return DirectLabelColormap(color_dict={**colours, 0: "transparent", None: "transparent"})
 
 

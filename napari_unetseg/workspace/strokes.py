@@ -103,11 +103,10 @@ class Strokes:
 
 def recovered(project: Project) -> Message:
     """Say what is left of a session that ended without closing the project: every stroke that was finished."""
-    since = project.crashed
     images = project.journalled()
-    where = f", on {images[0] if len(images) == 1 else f'{len(images)} images'}" if images else ""
+    where = f", the last ones on {images[0] if len(images) == 1 else f'{len(images)} images'}" if images else ""
     return Message(
-        f"The last session (open since {since}) ended without closing {project.name}; all its strokes are back{where}.",
+        f"All strokes are back{where}. {project.name} was not closed last time (open since {project.crashed}).",
         "Only a stroke that was being painted may be missing. Go on where you were.",
         "warning",
     )

@@ -212,7 +212,7 @@ def test_after_a_crash_the_strokes_are_back_and_the_user_is_told(bench, notes, t
     lock = json.loads((left / "project.lock").read_text())
     (left / "project.lock").write_text(json.dumps({**lock, "pid": 2**22 + 1}))  # of a process that is no more
     bench.images.open_project(str(left))
-    assert "all its strokes are back, on plane-a" in notes[-1].message.replace("\n", " ")
+    assert "All strokes are back, the last ones on plane-a" in notes[-1].message
     assert (bench.context.bridge.annotation.data == 2).any()
     bench.images.open_project(str(left))
     assert len([one for one in notes if "are back" in one.message]) == 1
