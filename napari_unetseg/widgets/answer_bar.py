@@ -61,8 +61,10 @@ class AnswerBar(QWidget):
             self.badge.setProperty("kind", who)
             repolish(self.badge)
         self.sentence.setText(self.answers.says())
+        training = workspace.stage == "training"
+        self.sentence.setToolTip(workspace.leads if training else "")
         self.switch.setChecked(self.answers.on)
-        self.switch.setVisible(workspace.model is None and not workspace.read_only)
+        self.switch.setVisible(workspace.model is None and not workspace.read_only and not training)
         self.setVisible(workspace.case is not None)
 
     def _wait(self, seconds: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from qtpy.QtCore import QCoreApplication, QEvent, QPoint, QSize, Qt, Signal
+from qtpy.QtCore import QCoreApplication, QEvent, QObject, QPoint, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QMouseEvent, QPainter, QPixmap
 from qtpy.QtWidgets import (
     QComboBox,
@@ -152,6 +152,13 @@ class Column(QScrollArea):
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setWidget(page)
+        page.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Ask for more room when the page needs it."""
+        if watched is self.widget() and event.type() == QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+        return super().eventFilter(watched, event)
 
     def minimumSizeHint(self) -> QSize:
         """Width of the page and of the bar beside it."""

@@ -26,11 +26,13 @@ def steps(workspace: Workspace, summaries: Sequence[tuple[str, str]]) -> list[tu
     list of (str, str, str)
         Text, kind (``done``, ``next``, ``blocked`` or empty), and the whole reason of what is blocked.
     """
-    found, taken = [], False
-    for (text, kind), action in zip(summaries, _DOES, strict=True):
+    found = []
+    wanting = [number for number, (_, kind) in enumerate(summaries) if kind == "next"]
+    chosen = _DOES.index("train") if workspace.stage == "training" else max(wanting, default=None)
+    for number, ((text, kind), action) in enumerate(zip(summaries, _DOES, strict=True)):
         why = ""
-        if kind == "next":
-            kind, taken = ("" if taken else "next"), True
+        if kind == "next":  # the furthest that can be done; a class without strokes does not hold a training up
+            kind = "next" if number == chosen else ""
         elif not kind and action != "compare" and (why := workspace.why_not(action)):
             text, kind = text or _needs(workspace), "blocked"
         found.append((text, kind, why))

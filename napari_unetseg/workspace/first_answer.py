@@ -97,7 +97,10 @@ class FirstAnswer:
         """Whose mask is on screen, in a sentence."""
         workspace = self.workspace
         if workspace.stage == "training":
-            return workspace.leads or "The net begins to learn; the mask on screen is the last one."
+            if self.who == "":
+                return "The net begins to learn; the mask on screen is the last one."
+            instant = self.who == "instant"
+            return "The instant model answers until the net is better." if instant else f"{workspace.leader} answers."
         if self.who == "saved":
             return "This mask is accepted and saved."
         if self.who == "net":
@@ -106,10 +109,12 @@ class FirstAnswer:
         if self.who == "instant":
             on = f" on {self._images} images" if self._images > 1 else ""
             return f"Instant answer from your strokes{on} (not trained yet)."
-        if self.errand.running:
-            return "Working out an instant answer …"
         if workspace.case is None or workspace.model is not None:
             return ""
+        if missing_strokes(workspace.stroke_counts()):
+            return "An instant answer follows your first strokes of two classes."
+        if self.errand.running:
+            return "Working out an instant answer …"
         return self.why_not() or "The instant answer follows your next stroke."
 
     # -- asking -----------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def test_one_class_only_gets_ready_and_says_what_is_missing(bench, jobs, answers
     paint(bench, 1)
     answers.ask()
     answer(jobs, "instant", {"mask": None, "index": None, "images": 0, "seconds": 0.1})
-    assert answers.says().startswith("Paint at least one stroke of background and one of")
+    assert answers.says() == "An instant answer follows your first strokes of two classes."
 
 
 def test_switched_off_nothing_is_asked_and_it_stays_so(bench, jobs, answers):
@@ -74,7 +74,8 @@ def test_it_hands_over_to_the_net(bench, jobs, answers):
     assert (answers.who, bench.answer.badge.text()) == ("instant", "instant")
     jobs.tell("Leads", who="unet", scores=None, text="unet answers from now on.", seconds=9.0)
     assert bench.answer.badge.text() == "U-Net"
-    assert bench.answer.sentence.text() == "unet answers from now on."
+    assert bench.answer.sentence.text() == "unet answers."
+    assert bench.answer.sentence.toolTip() == "unet answers from now on."
 
 
 def test_where_a_net_is_trained_it_answers(bench, jobs, answers):
