@@ -35,8 +35,9 @@ class AcceptParts(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
-        self._buttons = Actions(self.slice, self.by_class)
-        layout.addLayout(row(self._buttons, self.classes, stretch=(1, 1)))
+        self.classes.setMinimumContentsLength(6)
+        layout.addWidget(Actions(self.slice))
+        layout.addLayout(row(Actions(self.by_class), self.classes, stretch=(1, 1)))
         layout.addWidget(self.done)
         layout.addWidget(Actions(self.undo))
         workspace = context.workspace

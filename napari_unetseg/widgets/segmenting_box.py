@@ -16,7 +16,7 @@ __all__ = ["SegmentingBox"]
 
 _ROWS: dict[tuple[str, str], tuple[str, Sequence[tuple[str, Any]], str]] = {
     ("data", "neighbours"): (
-        "Sees slices beside",
+        "Slices beside",
         (
             ("none: each slice by itself", None),
             ("1 on each side (2.5D)", 1),
