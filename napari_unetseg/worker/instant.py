@@ -270,7 +270,8 @@ def _learn(live: _Live, names: Sequence[str], index: int, control: Control) -> G
         others.append(there[:, rng.integers(labels.size, size=-(-_OTHER // len(jobs)))].T)
         yield TileDone(len(known), len(jobs))
     torch.manual_seed(0)
-    live.net.perceptron = build(live.plan.net).net.perceptron  # from the beginning, that the same strokes say the same
+    fresh: Any = build(live.plan.net).net  # from the beginning, that the same strokes say the same
+    live.net.perceptron = fresh.perceptron
     for _ in learn_lesson(live.net, Lesson(known, targets, others), live.plan, control):
         pass
     return True
