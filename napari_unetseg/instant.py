@@ -272,7 +272,8 @@ def _prior(unseen: np.ndarray, labels: np.ndarray, unlabelled: np.ndarray) -> np
     Strokes show every class about as often, images do not. How often the forest mixes the classes up on strokes it has
     not learned from, and how often it says each on unlabelled voxels, together tell how often each is there (Lipton et
     al. 2018, black box shift estimation). The estimate leans on strokes being typical of their class, which they are
-    not at edges: its square root did better on every set than all of it or nothing of it (``benchmarks/instant.py``).
+    not at edges: its square root was best or second best on every set, all of it or nothing of it was worst on some
+    (``benchmarks/instant.py``).
 
     Parameters
     ----------
