@@ -1,7 +1,7 @@
 """Every command of the README and of docs/ is run, or a reason is given; every button they name is in the window.
 
 A block of the pages for people (`PAGES`) bears a mark before it: ``<!-- run -->`` or ``<!-- not run: the reason -->``.
-On the other pages blocks are run as far as `REFERENCE` has no reason against it. The commands run in this process, in a
+On the other pages blocks are run as far as `REASONS` has none against it. The commands run in this process, in a
 folder with small images under the names that the pages use; times, folds and nets are shortened as `SHORT` says.
 """
 
@@ -29,16 +29,10 @@ PAGES = [ROOT / "README.md"] + [
     DOCS / f"{name}.md"
     for name in ("tutorial-microscopy", "tutorial-mri", "choosing-a-net", "when-results-are-poor", "python", "README")
 ]
-REFERENCE = {  # pages written for looking things up: why a block of theirs is not run here, by its first words
-    "after-the-net": {},
-    "architectures": {},
+REFERENCE = sorted({page.stem for page in DOCS.glob("*.md")} - {page.stem for page in PAGES})  # to look things up in
+REASONS = {  # why a block of such a page is not run here, by its first words
     "benchmarks": {"": "measurements of minutes to hours, on public sets; benchmarks/ has the scripts"},
     "cluster": {"": "tests/batch/test_cluster.py runs the local example; SLURM and Kubernetes need a cluster"},
-    "data": {},
-    "formats": {},
-    "inference": {},
-    "scores": {},
-    "training": {},
 }
 SHORT = (  # what is made smaller, so that all pages together take seconds
     (r"--minutes [\d.]+", "--minutes 0.01"),
@@ -96,7 +90,7 @@ def reason(block: Block) -> str:
         return block.mark.partition(":")[2].strip()
     if "test command" in block.mark or "demo command" in block.mark:
         return ".ci/run and the first minute of every user do it: it installs"
-    reasons = REFERENCE.get(block.page, {})
+    reasons = REASONS.get(block.page, {})
     return next((why for start, why in reasons.items() if block.text.startswith(start)), "")
 
 
