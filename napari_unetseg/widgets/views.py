@@ -46,7 +46,11 @@ class Views(QObject):
         volume, viewer = workspace.image(), bridge.viewer
         if volume is None or bridge.mask is None:
             return
-        viewer.fit_to_view(layers=bridge.own_layers())
+        own = bridge.own_layers()
+        if any(layer.ndim > own[0].ndim for layer in viewer.layers):
+            viewer.reset_view()  # napari fits no layers to a viewer of more dimensions
+        else:
+            viewer.fit_to_view(layers=own)
         kept = workspace.recall("views", {}).get(workspace.case, {})
         if volume.ndim == 3:
             bridge.go_to_slice(int(kept.get("index", volume.shape[0] // 2)))

@@ -115,3 +115,11 @@ def test_project_after_project_leaves_no_layer_behind(bench, tmp_path, images):
         assert len(bench.context.viewer.layers) == 3
         assert sum(layer() is not None for layer in seen) <= 4
     assert len(threads) == 1
+
+
+def test_a_volume_of_the_users_own_stays_while_planes_are_painted(bench):
+    viewer, space = bench.context.viewer, bench.workspace
+    volume = viewer.add_image(np.zeros((5, 20, 30), np.float32), name="mine")
+    space.select_case(next(case for case in space.project.cases if case != space.case))
+    assert bench.context.bridge.annotation is not None
+    assert volume in viewer.layers
