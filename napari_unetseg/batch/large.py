@@ -14,7 +14,7 @@ from napari_unetseg.errors import OutOfMemory
 from napari_unetseg.events import Control, Event
 from napari_unetseg.inference import Ensemble
 from napari_unetseg.inference.disk import fits_in_memory, predict_file
-from napari_unetseg.inference.memory import free_memory
+from napari_unetseg.inference.memory import free_memory, used_memory
 from napari_unetseg.io import open_lazy
 from napari_unetseg.io.lazy import LazyVolume
 
@@ -27,7 +27,7 @@ _SLAB = 2**25  # voxels measured at once
 def too_large(file: Path, ensemble: Ensemble) -> LazyVolume | None:
     """The image, left on disk, where it does not fit the memory allowed and its format can be read in parts."""
     plan = ensemble.models[0].plan
-    allowed = min(free_memory(), (plan.inference.memory or np.inf) * 2**30)
+    allowed = min(free_memory(), (plan.inference.memory or np.inf) * 2**30 - (used_memory() or 0))
     if not file.exists() or (file.is_file() and os.path.getsize(file) * _PACKED < allowed):
         return None
     image = open_lazy(file)
