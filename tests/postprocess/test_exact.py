@@ -6,7 +6,15 @@ from scipy import ndimage
 from skimage.measure import label, regionprops
 
 from napari_unetseg.errors import PlanError
-from napari_unetseg.postprocess import STEPS, apply_steps, check_steps, features, measure, measure_volume, number_objects
+from napari_unetseg.postprocess import (
+    STEPS,
+    apply_steps,
+    check_steps,
+    features,
+    measure,
+    measure_volume,
+    number_objects,
+)
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
 
 
