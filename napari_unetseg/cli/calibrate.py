@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["calibrate"]
 
+_WORTH = 0.005  # of the calibration error: less is not worth keeping
+
 
 @app.command()
 def calibrate(
@@ -44,7 +46,7 @@ def calibrate(
         )
     cases = _unseen(loaded, dataset)
     images = [prepare(case.load(), loaded.plan.normalisation) for case in cases]
-    rule = f"{len(cases)} images not learned from"
+    rule = f"{len(cases)} image{'s' * (len(cases) != 1)} not learned from"
     scores = evaluate(make_predictor(loaded), images, loaded.classes, rule)
     found = scores.calibration
     if found is None:
@@ -59,9 +61,15 @@ def calibrate(
     if as_json:
         print(json.dumps({"images": len(cases), "saved": save, **found}, indent=1))
         return
-    print(f"On {rule} probabilities are off by {found['ece_before']:.3f} on average (ECE).")
+    print(
+        f"On {rule} ({found['voxels']:,} voxels) probabilities are off by {found['ece_before']:.3f} on average (ECE)."
+    )
+    now = loaded.plan.inference.temperature
+    if not save and found["ece_before"] - found["ece_after"] < _WORTH:
+        print(f"No other temperature is clearly better than the model's own ({now:.2f}).")
+        return
     kept = "It is kept in the model." if save else "Keep it with --save."
-    print(f"With the temperature {found['temperature']:.2f} by {found['ece_after']:.3f}. {kept}")
+    print(f"At the temperature {found['temperature']:.2f} they are off by {found['ece_after']:.3f}. {kept}")
 
 
 def _unseen(model: Model, dataset: Dataset) -> list[Case]:

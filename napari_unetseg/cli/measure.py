@@ -59,8 +59,9 @@ def measure(
     wholes = [row for row in rows if not row["object"]]
     columns = ["class", "objects", "voxels", f"{extent} ({labels.geometry.unit}^{labels.ndim})"]
     terminal.table("", columns, [[row[name] for name in ("class", "objects", "voxels", extent)] for row in wholes])
-    if out is not None:
-        print(f"{len(rows)} rows are in {out}")
+    print(
+        f"{len(rows)} rows are in {out}" if out is not None else "-o table.csv writes a row for every object as well."
+    )
 
 
 def _placed(labels: LabelVolume, image: Volume | None, spacing: str | None, unit: str | None) -> LabelVolume:

@@ -103,6 +103,8 @@ def fine_tune(
             f"The instant model is still ahead of {job.plan.net.name}, so it is what is kept; "
             "give the training more time for the net to overtake it."
         )
+    if job.start is not None and job.progress.kept[0] == 0 and job.progress.step:
+        yield Note("Nothing was gained: the weights of the model gone on from are kept.")
     model = finish_job(job)
     if checkpoint:
         model.save(checkpoint.folder)
