@@ -78,9 +78,8 @@ def measure(folder: Path, painted: int, scored: int, seed: int) -> dict[str, tup
         samples.append(replace(sample, target=mask, known=known))
     how = fit_normalisation(samples)
     plan = Plan().change(data={"normalisation": how.model_dump()})
-    plan = instant.instant_plan(
-        plan, dataset.ndim, dataset.in_channels, samples[0].image.geometry.spacing, len(dataset.classes)
-    )
+    outputs = 1 if len(dataset.classes) == 2 else len(dataset.classes)
+    plan = instant.instant_plan(plan, dataset.ndim, dataset.in_channels, samples[0].image.geometry.spacing, outputs)
     train = [prepare(sample, how) for sample in samples]
     test = [prepare(case.load(), how) for case in held]
     return run(dataset, plan, train, test)

@@ -95,7 +95,7 @@ def _fit(data: Any, plan: Plan, control: Control) -> Generator[Event, None, Mode
         dims,
         samples[0].image.data.shape[0],
         samples[0].image.geometry.spacing,
-        len(dataset.classes),
+        1 if len(dataset.classes) == 2 else len(dataset.classes),
     )
     train, held = ([prepare(part, how) for part in some] for some in (samples, [p.load() for p in parts.heldout]))
     rule = said_of(parts.rule, [image.known for image in held])
@@ -143,14 +143,14 @@ def fit_prepared(
     return Model(net.cpu().eval(), plan, tuple(classes), None, history, (), facts)
 
 
-def instant_plan(plan: Plan, dims: int, channels: int, spacing: Sequence[float], n_classes: int) -> Plan:
+def instant_plan(plan: Plan, dims: int, channels: int, spacing: Sequence[float], outputs: int) -> Plan:
     """Plan of the instant net for images of so many channels and that spacing; data section and seed of `plan`."""
     ratio = spacing[0] / min(spacing[1:]) if dims == 3 else 1.0
     net = {
         "name": "instant",
         "dims": dims,
         "in_channels": channels,
-        "outputs": 1 if n_classes == 2 else n_classes,
+        "outputs": outputs,
         "parts": {"anisotropy": min(ANISOTROPIES, key=lambda a: abs(math.log(ratio / a)))},
     }
     data = plan.change(data={"neighbours": 0}).data
@@ -217,7 +217,9 @@ def mix_channels(mix: torch.Tensor, images: Sequence[Prepared]) -> torch.Tensor:
     colours, channels = mix.shape
     if colours == channels:
         return mix
-    pixels = np.concatenate([image.image.reshape(channels, -1)[:, ::97] for image in images], axis=1)
+    each = [image.image.reshape(channels, -1) for image in images]
+    step = max(1, min(97, sum(values.shape[1] for values in each) // 1000))
+    pixels = np.concatenate([values[:, ::step] for values in each], axis=1)
     values, vectors = np.linalg.eigh(np.cov(pixels.astype(np.float64)))
     weights = vectors[:, -colours:] / np.sqrt(np.maximum(values[-colours:], 1e-6))
     return torch.from_numpy(weights.T.astype(np.float32))

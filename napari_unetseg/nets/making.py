@@ -108,14 +108,16 @@ def _with_instant(spec: NetSpec) -> Together:
     parts = dict(spec.parts)
     try:
         anisotropy, channels = parts.pop(_BESIDE)
+        instant = NetSpec(
+            name="instant", dims=spec.dims, in_channels=channels, outputs=spec.outputs, parts={"anisotropy": anisotropy}
+        )
     except (TypeError, ValueError):
         raise PlanError(
             f"The part {_BESIDE!r} is {spec.parts[_BESIDE]!r}, not an anisotropy and a number of channels.",
             hint="Leave it out: training puts it there.",
         ) from None
-    instant = NetSpec(
-        name="instant", dims=spec.dims, in_channels=channels, outputs=spec.outputs, parts={"anisotropy": anisotropy}
-    )
+    if instant.in_channels > spec.in_channels:
+        raise PlanError(f"The part {_BESIDE!r} wants {channels} channels of {spec.in_channels}.", hint="Leave it out.")
     return Together(unpadded(spec.model_copy(update={"parts": parts})), unpadded(instant), channels)
 
 

@@ -20,7 +20,7 @@ from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute, choo
 from napari_unetseg.errors import AnnotationError, ModelError, ReadError
 from napari_unetseg.events import Control
 from napari_unetseg.inference.calibration import calibrated_plan
-from napari_unetseg.inference.sliding import Predictor
+from napari_unetseg.inference.sliding import Predictor, make_predictor
 from napari_unetseg.losses import LOSSES
 from napari_unetseg.nets import Model, build
 from napari_unetseg.nets.assembly import Padded
@@ -68,6 +68,7 @@ class Job:
     viewed: tuple[str, Any] | None = None
     instant: Model | None = None
     leader: Predictor | None = None  # whose masks are shown until the net is better
+    led: bool = False  # by the net, once it was
     seen: dict[str, Any] = field(default_factory=dict)
 
     def overtakes(self, scores: Scores) -> bool:
@@ -81,11 +82,32 @@ class Job:
     @property
     def instant_stays(self) -> bool:
         """Whether the instant model is what would be kept now."""
-        return self.leader is not None and (self.progress.step == 0 or not self.plan.given("net", "name"))
+        named = self.progress.step > 0 and self.plan.given("net", "name")
+        return self.leader is not None and self.start is None and not named
+
+    @property
+    def start_stays(self) -> bool:
+        """Whether the model gone on from is what would be kept now."""
+        return self.comparable and self.progress.best is not None and self.progress.kept[0] == 0
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the model gone on from can be scored as it is beside the one in the making."""
+        if self.start is None:
+            return False
+        plan = self.start.plan
+        same = plan.normalisation == self.plan.normalisation and plan.data.neighbours == self.plan.data.neighbours
+        return same and self.start.classes == self.classes and plan.net.in_channels == self.plan.net.in_channels
+
+    def leads(self) -> None:
+        """Let the net lead from now on."""
+        self.leader, self.led = None, True
 
     @property
     def predictor(self) -> Predictor:
         """The running average, beside the instant model where that teaches it, ready to segment."""
+        if self.progress.step == 0 and self.start is not None and self.comparable:
+            return make_predictor(self.start, self.compute)
         return Predictor(self.answer.eval(), self.plan, self.compute)
 
     @property
@@ -236,6 +258,9 @@ def finish_job(job: Job) -> Model:
         plan = plan.change(net={"parts": {**plan.net.parts, **beside}})
         if job.instant_stays:
             scores, plan, net = job.instant.scores, job.instant.plan, job.instant.net.cpu()
+            facts |= {"kept_step": 0, "kept_seconds": 0.0}
+    if job.start is not None and job.start_stays:
+        net, plan = job.start.net.cpu(), job.start.plan
     model = Model(net, calibrated_plan(plan, scores), job.classes, scores, job.progress.history, parents, facts)
     if model.scores is not None:
         model.scores = Scores.from_dict({**model.scores.to_dict(), "model": model.id})

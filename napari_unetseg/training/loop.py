@@ -85,6 +85,7 @@ def fine_tune(
         checkpoint.load(job)
     yield Started("training", str(job.compute.device), job.clock.total_steps or 0, job.notes)
     with interruptible(control, job.net, job.average.average):
+        yield from _begin(job, control)
         with contextlib.suppress(Stopped):
             yield from _train(job, control, checkpoint)
         untrained = job.progress.step == 0 and job.start is None
@@ -103,8 +104,8 @@ def fine_tune(
             f"The instant model is still ahead of {job.plan.net.name}, so it is what is kept; "
             "give the training more time for the net to overtake it."
         )
-    if job.start is not None and job.progress.kept[0] == 0 and job.progress.step:
-        yield Note("Nothing was gained: the weights of the model gone on from are kept.")
+    if job.start_stays and job.progress.step:
+        yield Note("Nothing was gained: the model gone on from is kept.")
     model = finish_job(job)
     if checkpoint:
         model.save(checkpoint.folder)
@@ -112,12 +113,23 @@ def fine_tune(
     return model
 
 
-def _train(job: Job, control: Control, checkpoint: Checkpoint | None) -> Generator[Event, None, None]:
-    """Step, validate, save and show until the budget is used up; raises `Stopped` when it is to end before."""
-    if job.plan.training.teacher:
-        yield from teach(job, control)
+def _begin(job: Job, control: Control) -> Generator[Event, None, None]:
+    """Score the model gone on from, and have the instant model teach; raises `Stopped` when it is to end before."""
     if job.progress.step == 0 and job.start is not None:
         yield from _validate(job, control)
+    if not job.plan.training.teacher:
+        return
+    try:
+        yield from teach(job, control)
+    except Stopped as error:
+        raise Stopped("Training was stopped before its first step.", hint="Nothing was changed.") from error
+    except OutOfMemory:
+        job.instant = job.leader = None
+        yield Note("Too little memory for the instant model: the net learns from the labels alone.", "warning")
+
+
+def _train(job: Job, control: Control, checkpoint: Checkpoint | None) -> Generator[Event, None, None]:
+    """Step, validate, save and show until the budget is used up; raises `Stopped` when it is to end before."""
     while not job.clock.over(job.progress) and not control.stopped:
         loss = yield from _step(job)
         job.progress.log(loss)
@@ -214,7 +226,7 @@ def _validate(job: Job, control: Control) -> Generator[Event, None, None]:
     job.clock.validated(time.monotonic() - begin)
     yield Validated(progress.step, scores, best, progress.seconds)
     if best and job.overtakes(scores):
-        job.leader = None
+        job.leads()
         text = f"{job.plan.net.name} has overtaken the instant model: {scores.sentence()}."
         yield Leads(job.plan.net.name, scores, text, progress.seconds)
 

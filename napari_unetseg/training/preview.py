@@ -34,6 +34,8 @@ def preview(job: Job, control: Control) -> Generator[Event, None, None]:
     except Stopped:
         return
     except OutOfMemory:
+        if predictor is job.leader:
+            return job.leads()
         return (yield Note(smaller_tile(job), "warning"))
     job.clock.previewed(time.monotonic() - begin)
     yield PreviewReady(job.progress.step, view, mask if index is None else mask[index])

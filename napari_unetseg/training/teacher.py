@@ -45,8 +45,8 @@ def teach(job: Job, control: Control) -> Generator[Event, None, None]:
         When `control` says so.
     """
     channels = job.train[0].image.shape[0]
-    plan = instant_plan(job.plan, job.plan.net.dims, channels, job.spacing, len(job.classes))
-    run = fit_prepared(plan, job.classes, job.train, control)
+    plan = instant_plan(job.plan, job.plan.net.dims, channels, job.spacing, job.plan.net.outputs)
+    run, threads = fit_prepared(plan, job.classes, job.train, control), torch.get_num_threads()
     while True:
         try:
             event = next(run)
@@ -55,12 +55,16 @@ def teach(job: Job, control: Control) -> Generator[Event, None, None]:
             break
         if not isinstance(event, (Started, StepDone)):
             yield event
-    predictor = make_predictor(model)
+    torch.set_num_threads(threads)
+    predictor = make_predictor(model, job.compute)
     scores = evaluate(predictor, job.heldout or job.train, job.classes, job.rule, control)
     model.scores = Scores.from_dict({**scores.to_dict(), "model": model.id})
-    job.instant, job.leader = model, predictor
-    text = f"The instant model answers until {job.plan.net.name} is better: {scores.sentence()}."
-    yield Leads("instant", model.scores, text, job.clock.seconds())
+    job.instant, job.leader = model, None if job.led else predictor
+    if job.progress.best_scores is not None and job.overtakes(job.progress.best_scores):
+        job.leads()  # as it comes from the rounds before
+    if job.leader is not None:
+        text = f"The instant model answers until {job.plan.net.name} is better: {scores.sentence()}."
+        yield Leads("instant", model.scores, text, job.clock.seconds())
     yield from preview(job, control)
     seconds = job.clock.total_seconds
     left = 2**24 if seconds is None else int(_SPEED * max(4.0, _SHARE * seconds))
@@ -92,9 +96,9 @@ def _hints(image: Prepared, predictor: Predictor, voxels: int, control: Control)
 
 def _near_strokes(known: np.ndarray, side: int) -> list[tuple[slice, ...]]:
     """Tiles of an image with known voxels, those with the most first, then the tiles beside them."""
-    counts = np.array(known, np.int64)
+    counts: np.ndarray = known
     for axis, size in enumerate(known.shape):
-        counts = np.add.reduceat(counts, np.arange(0, size, side), axis=axis)
+        counts = np.add.reduceat(counts, np.arange(0, size, side), axis=axis, dtype=np.int64)
     order = [tuple(map(int, i)) for i in np.argwhere(counts)]
     order.sort(key=lambda index: -counts[index])
     beside = [

@@ -127,7 +127,7 @@ def instant_answer(args: Args, control: Control, bench: Bench) -> Run:
 
 def warm_instant() -> None:
     """Do now what would make the first answer wait: load the forest, and run everything once."""
-    plan = instant_plan(Plan(), 2, 1, (1.0, 1.0), 2)
+    plan = instant_plan(Plan(), 2, 1, (1.0, 1.0), 1)
     inner: Any = build(plan.net).net
     with torch.no_grad():
         found = Padded(inner.features, inner.divisor)(torch.rand(1, 1, 64, 64))[0].flatten(1).T
@@ -166,7 +166,8 @@ def _begin(project: Project, case: str) -> _Live:
     image = project.image(case)
     target, known = to_mask(project.annotation(case).data)
     how = fit_normalisation([Sample(case, image, target, known)])
-    plan = instant_plan(Plan(), 2, image.data.shape[0], (1.0, 1.0), len(project.classes))
+    outputs = 1 if len(project.classes) == 2 else len(project.classes)
+    plan = instant_plan(Plan(), 2, image.data.shape[0], (1.0, 1.0), outputs)
     torch.manual_seed(0)
     net: Any = build(plan.net).net
     live = _Live(str(project.path), project.classes, image.data.shape[0], how, plan, net)

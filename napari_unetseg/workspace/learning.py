@@ -98,10 +98,12 @@ class Learning(Running):
     def _going_on(self) -> tuple[Plan, Path | None]:
         """Plan of the next round, and the model it goes on from: the current one while it is of the kind asked for."""
         facts = model_facts(self.model) if self.model else {}
-        net = facts.get("plan", {}).get("net", {})
+        net = dict(facts.get("plan", {}).get("net", {}))
+        if "parts" in net:  # the instant model beside it is fitted anew
+            net["parts"] = {name: part for name, part in net["parts"].items() if name != "instant"}
         given = json.loads(self.plan.net.model_dump_json(exclude_unset=True))
         other = any(net.get(key) != value for key, value in given.items())
-        if not net or net.get("name") == "instant" or other or len(facts.get("classes", ())) != len(self.classes):
+        if "name" not in net or net["name"] == "instant" or other or len(facts.get("classes", ())) != len(self.classes):
             return self.plan, None
         return self.plan.change(net=net), self.model
 

@@ -1,5 +1,7 @@
 """The first seconds: the instant model answers, teaches, and is overtaken."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from tiny import blobs
 import napari_unetseg as nus
 from napari_unetseg.data.annotator import scribble
 from napari_unetseg.data.hints import encode_hints
-from napari_unetseg.events import Control, Leads, PreviewReady, StepDone, Validated, View
+from napari_unetseg.errors import Stopped
+from napari_unetseg.events import Control, Leads, PreviewReady, StepDone, TileDone, Validated, View
 from napari_unetseg.training import fine_tune
 from napari_unetseg.training.teacher import _near_strokes, learn_hints
 
@@ -79,6 +82,50 @@ def test_a_taught_net_is_gone_on_from_without_its_old_instant_model(project, tmp
     events = list(fine_tune.events(project, plan(), start=tmp_path / "one"))
     start = next(event for event in events if isinstance(event, Validated))
     assert (start.step, start.scores.mean_dice) == (0, pytest.approx(first.scores.mean_dice, abs=0.05))
+
+
+def test_two_outputs_for_two_classes_are_saved_and_read(project, tmp_path):
+    fine_tune(project, plan().change(net={"outputs": 2}), folder=tmp_path / "m")
+    assert nus.Model.load(tmp_path / "m").plan.net.outputs == 2
+
+
+def test_stopped_while_it_is_taught_a_model_gone_on_from_is_left_alone(project, tmp_path):
+    first = fine_tune(project, plan(), folder=tmp_path / "one")
+    control = Control()
+    run = fine_tune.events(project, plan(), start=tmp_path / "one", control=control)
+    while not isinstance(next(run), TileDone):
+        pass
+    control.stop()
+    with pytest.raises(Stopped):
+        list(run)
+    control = Control()
+    control.stop()
+    with contextlib.suppress(Stopped):
+        assert fine_tune(project, plan(), start=tmp_path / "one", control=control).id == first.id
+
+
+def test_a_round_that_gains_nothing_gives_back_the_model_it_went_on_from(project, tmp_path):
+    first = fine_tune(project, plan(epochs=10), folder=tmp_path / "one")
+    hopeless = plan(epochs=1, steps_per_epoch=1, learning_rate=10.0, average=0.0, schedule="constant")
+    events, again = [], None
+    run = fine_tune.events(project, hopeless, start=tmp_path / "one")
+    while again is None:
+        try:
+            events.append(next(run))
+        except StopIteration as end:
+            again = end.value
+    assert again.id == first.id
+    floor = next(event.scores for event in events if isinstance(event, Validated))
+    assert floor.mean_dice == pytest.approx(first.scores.mean_dice)
+
+
+def test_few_voxels_of_many_channels(tmp_path):
+    with nus.Project.create(tmp_path / "p.unetseg", classes=["background", "cell"]) as made:
+        values = np.random.default_rng(0).normal(size=(12, 8, 8)).astype(np.float32)
+        strokes = np.zeros((8, 8), np.uint8)
+        strokes[2], strokes[5] = 1, 2
+        made.annotate(made.add_array("tiny", nus.Volume(values)), strokes)
+        assert fine_tune(made, plan(epochs=1)).plan.net.in_channels == 12
 
 
 def test_dense_labels_need_no_teacher(project):
