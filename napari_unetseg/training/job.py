@@ -36,6 +36,7 @@ from napari_unetseg.training.teacher import learn_hints
 
 __all__ = ["Job", "finish_job", "prepare_job"]
 
+_FADED = 0.3  # of the teacher's weight in later rounds: corrections tell where the edges are
 _OVERTAKES = 200  # steps after which the net leads where nothing was held out
 
 
@@ -162,7 +163,10 @@ def prepare_job(
     parts = split(dataset, plan.data, plan.training.seed)
     samples, unseen = ([part.load() for part in until_stopped(some, control)] for some in (parts.train, parts.heldout))
     _check_learnable(samples, dataset.classes)
+    faded = start is not None and plan.training.teacher is None
     plan, notes = complete_plan(plan, dataset, samples, choose_device(plan.training.device))
+    if faded:
+        plan = plan.change(training={"teacher": round(_FADED * (plan.training.teacher or 0), 3)})
     compute = choose_compute(plan.training.device, plan.training.precision, plan.net.dims)
     train, held = (
         [prepare(sample, plan.normalisation) for sample in until_stopped(some, control)] for some in (samples, unseen)

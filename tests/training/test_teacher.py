@@ -164,3 +164,11 @@ def test_tiles_of_large_images_are_hinted_where_the_strokes_are():
     assert set(starts[:3]) == {(0, 32), (0, 64), (64, 0)}
     assert len(set(starts)) == len(starts)
     assert (32, 0) in starts
+
+
+def test_the_teacher_fades_when_a_model_is_gone_on_from(project, tmp_path):
+    first = fine_tune(project, plan(), folder=tmp_path / "one")
+    later = fine_tune(project, plan(epochs=6), start=tmp_path / "one")
+    asked = fine_tune(project, plan(epochs=6, teacher=0.8), start=tmp_path / "one")
+    assert 0 < later.plan.training.teacher < first.plan.training.teacher / 2 or later.id == first.id
+    assert asked.plan.training.teacher == 0.8 or asked.id == first.id
