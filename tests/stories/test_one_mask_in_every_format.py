@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import dicoms
 import nibabel as nib
 import numpy as np
 import pytest
@@ -93,3 +94,32 @@ def test_another_library_finds_the_mask_there(family, steps, phantom, model, tmp
         places = np.array([seen.TransformIndexToPhysicalPoint([int(i) for i in one]) for one in index])
     places = places * (steps, steps, 1)  # ITK counts to the left and to the back
     assert same_cloud(places, cloud(predict(model, phantom)))
+
+
+def test_through_a_dicom_series_and_its_segmentation(phantom, model, tmp_path):
+    pytest.importorskip("highdicom")
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ phantom.geometry.affine  # DICOM counts to the left and to the back
+    if np.cross(affine[:3, 2], affine[:3, 1]) @ affine[:3, 0] < 0:  # slices are read along their normal
+        turned = phantom.geometry.affine.copy()
+        turned[:3, 3] += turned[:3, 0] * (phantom.shape[0] - 1)
+        turned[:3, 0] *= -1
+        geometry = replace(phantom.geometry, affine=turned)
+        phantom = replace(phantom, data=phantom.data[:, ::-1].copy(), geometry=geometry)
+        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ turned
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    along = affine[:3, :3] / spacing
+
+    def place(made, index: int) -> None:
+        made.ImagePositionPatient = [f"{p:.10g}" for p in affine[:3, 3] + affine[:3, 0] * index]
+        made.ImageOrientationPatient = [f"{d:.10g}" for d in (*along[:, 2], *along[:, 1])]
+        made.PixelSpacing = [f"{s:.10g}" for s in spacing[1:]]
+
+    values = np.rint(phantom.data[0]).astype(np.int16)
+    dicoms.series(tmp_path / "scan", values, change=place)
+    phantom = replace(phantom, data=values[None])
+    scan = read(tmp_path / "scan")
+    assert np.array_equal(scan.data, phantom.data)
+    truth = predict(model, phantom)
+    out = write(tmp_path / ("mask" + mask_suffix(tmp_path / "scan")), predict(model, scan), like=scan)
+    assert out.suffix == ".dcm"
+    assert same_cloud(cloud(read_labels(out)), cloud(truth))
