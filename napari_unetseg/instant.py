@@ -71,15 +71,7 @@ def fit_instant(
     Stopped
         When stopped before it was done.
     """
-    threads = torch.get_num_threads()
-    try:
-        return (yield from _fit(data, plan or Plan(), control or Control()))
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _fit(data: Any, plan: Plan, control: Control) -> Generator[Event, None, Model]:
-    begin, threads = time.monotonic(), torch.get_num_threads()
+    plan, control, begin = plan or Plan(), control or Control(), time.monotonic()
     dataset = data if isinstance(data, Dataset) else load_dataset(data, plan.data)
     parts = split(dataset, plan.data, plan.training.seed)
     samples = [part.load() for part in parts.train]
@@ -100,7 +92,7 @@ def _fit(data: Any, plan: Plan, control: Control) -> Generator[Event, None, Mode
     train, held = ([prepare(part, how) for part in some] for some in (samples, [p.load() for p in parts.heldout]))
     rule = said_of(parts.rule, [image.known for image in held])
     model = yield from fit_prepared(plan, dataset.classes, train, control)
-    with ThreadGovernor(threads).step():
+    with ThreadGovernor().step():
         scores = evaluate(make_predictor(model), held or train, dataset.classes, rule, control)
     model.scores = Scores.from_dict({**scores.to_dict(), "model": model.id})
     model.plan = calibrated_plan(plan, scores)
@@ -250,21 +242,25 @@ def learn_lesson(
     optimiser = torch.optim.AdamW(net.perceptron.parameters(), _RATE, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, _STEPS)
     history = []
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)  # for steps this small a second thread costs more than it saves, much more under load
-    for step in range(1, _STEPS + 1):
-        if control.stopped:
-            raise Stopped("The instant model was stopped.", hint="Nothing was changed.")
-        some = torch.randint(len(every), (_BATCH,))
-        logits = class_logits(net.classify(every[some].T.reshape(1, *shape[:-1], _BATCH)))[0].flatten(1).T
-        loss = functional.cross_entropy(logits, wanted[some])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        seconds = time.monotonic() - begin
-        yield StepDone(step, loss.item(), seconds, seconds / step * (_STEPS - step))
-        if step % 10 == 0:
-            history.append({"step": step, "seconds": round(seconds, 3), "loss": loss.item()})
+    try:
+        for step in range(1, _STEPS + 1):
+            if control.stopped:
+                raise Stopped("The instant model was stopped.", hint="Nothing was changed.")
+            some = torch.randint(len(every), (_BATCH,))
+            logits = class_logits(net.classify(every[some].T.reshape(1, *shape[:-1], _BATCH)))[0].flatten(1).T
+            loss = functional.cross_entropy(logits, wanted[some])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            seconds = time.monotonic() - begin
+            yield StepDone(step, loss.item(), seconds, seconds / step * (_STEPS - step))
+            if step % 10 == 0:
+                history.append({"step": step, "seconds": round(seconds, 3), "loss": loss.item()})
+    finally:
+        torch.set_num_threads(threads)
     return history
 
 

@@ -46,7 +46,7 @@ def teach(job: Job, control: Control) -> Generator[Event, None, None]:
     """
     channels = job.train[0].image.shape[0]
     plan = instant_plan(job.plan, job.plan.net.dims, channels, job.spacing, job.plan.net.outputs)
-    run, threads = fit_prepared(plan, job.classes, job.train, control), torch.get_num_threads()
+    run = fit_prepared(plan, job.classes, job.train, control)
     while True:
         try:
             event = next(run)
@@ -55,7 +55,6 @@ def teach(job: Job, control: Control) -> Generator[Event, None, None]:
             break
         if not isinstance(event, (Started, StepDone)):
             yield event
-    torch.set_num_threads(threads)
     predictor = make_predictor(model, job.compute)
     scores = evaluate(predictor, job.heldout or job.train, job.classes, job.rule, control)
     model.scores = Scores.from_dict({**scores.to_dict(), "model": model.id})
