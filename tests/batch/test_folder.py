@@ -22,16 +22,6 @@ from napari_unetseg.postprocess import after_net, measure
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
 
 
-@pytest.fixture(scope="module")
-def model() -> Model:
-    plan = nus.Plan(
-        net={"name": "unet", "width": 0.1},
-        data={"normalisation": {"kind": "zscore"}},
-        training={"patch": (32, 32), "device": "cpu", "precision": "float32"},
-    )
-    return Model(build(plan.net).eval(), plan, ("background", "cell"))
-
-
 @pytest.fixture
 def scans(tmp_path):
     folder = tmp_path / "scans"

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from asking import answer, arrays, asked
 
 from napari_unetseg.errors import UnetSegError
 from napari_unetseg.plan import Plan
@@ -42,23 +43,6 @@ def take(bench, jobs, case, qtbot, tmp_path):
     qtbot.waitUntil(lambda: bench.workspace.stage == "predicting")
     mask = np.zeros(bench.workspace.image().shape, np.uint8)
     answer(jobs, "predict", {**arrays(tmp_path, mask=mask), "objects": None})
-
-
-def arrays(tmp_path, **named):
-    for name, array in named.items():
-        np.save(tmp_path / f"{name}.npy", array)
-    return {name: str(tmp_path / f"{name}.npy") for name in named}
-
-
-def asked(jobs, verb):
-    return [args for name, args in jobs.submitted if name == verb]
-
-
-def answer(jobs, verb, result, event="Done"):
-    """Answer the newest request of that kind."""
-    index = max(i for i, (name, _) in enumerate(jobs.submitted) if name == verb)
-    facts = {"result": result} if event == "Done" else result
-    jobs.listeners[index]({"id": index + 1, "event": event, **facts})
 
 
 def test_a_row_for_each_step_with_units(after, bench):

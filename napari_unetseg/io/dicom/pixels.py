@@ -168,7 +168,7 @@ def _decode(header: Header, indices: bool) -> np.ndarray:
                     array = _eight_bits(apply_color_lut(array, dataset))
             except MemoryError:
                 raise
-            except Exception:
+            except Exception:  # decoders raise anything, and their words may quote the header
                 failed = "its pixels cannot be decoded"
     if failed:
         raise ReadError(f"{path.name} is cut short or damaged: {failed}.", hint="Copy or export it again.") from None

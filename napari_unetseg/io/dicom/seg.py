@@ -188,7 +188,7 @@ def _images(source: Mapping[str, Any]) -> list[Any]:
         try:
             with quiet():
                 full = pydicom.dcmread(name, stop_before_pixels=True, force=True)
-        except Exception:
+        except Exception:  # a damaged header raises anything, and its words may name the patient
             full = None
         if full is None:
             raise WriteError(

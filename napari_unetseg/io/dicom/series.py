@@ -258,7 +258,7 @@ def _listed(path: Path) -> list[Path]:
         with quiet():
             found = pydicom.dcmread(path, specific_tags=["DirectoryRecordSequence"])
             names = [record.get("ReferencedFileID") for record in found.DirectoryRecordSequence]
-    except Exception:
+    except Exception:  # a damaged header raises anything, and its words may name the patient
         names = None
     if names is None:
         raise ReadError(f"{path.name} is a DICOM directory that is damaged.", hint="Give the folder it lies in.")
