@@ -240,11 +240,14 @@ class ThreadGovernor:
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
-        """Run one step of work inside this."""
-        trying = self._trying()
+        """Run one step of work inside this; the number of threads is put back after it."""
+        trying, before = self._trying(), torch.get_num_threads()
         torch.set_num_threads(trying)
         start = time.monotonic()
-        yield
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
         took = time.monotonic() - start
         known = self._seconds.get(trying)
         self._seconds[trying] = took if known is None or trying != self._using else 0.7 * known + 0.3 * took

@@ -44,6 +44,22 @@ def test_placing_in_channels_last_changes_no_value():
     torch.testing.assert_close(placed.weight, weight)
 
 
+def test_the_number_of_threads_is_put_back_after_a_step(monkeypatch):
+    monkeypatch.setattr("napari_unetseg.devices._busy", lambda: True)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        governor = ThreadGovernor()
+        with governor.step():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        with pytest.raises(ValueError, match="half way"), governor.step():
+            raise ValueError("half way")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_fewer_threads_are_used_while_they_are_faster(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("napari_unetseg.devices.time.monotonic", lambda: now[0])

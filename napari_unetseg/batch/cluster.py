@@ -16,8 +16,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ __all__ = ["Computers", "segment_one"]
 
 _THREADS = 2  # of a worker: one file is read or written while the net works on the other
 _PATIENCE = 120.0  # seconds until the first worker of this machine must have come
+_TRIES = 5  # times that a file is handed out whose row was lost on its way
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,7 @@ class Computers:
         name, number = f"segment-{secrets.token_hex(4)}", 0
         pending: dict[Any, tuple[Job, Future]] = {}
         over: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        tries: Counter[Path] = Counter()
         try:
             while waiting or pending:
                 if control.stopped:
@@ -212,7 +215,13 @@ class Computers:
                     future.add_done_callback(lambda one: over.put(one.key))
                 with contextlib.suppress(queue.Empty):
                     job, future = pending.pop(over.get(timeout=0.5))
-                    yield job, self._row(job, future)
+                    row, tries[job.file] = self._row(job, future), tries[job.file] + 1
+                    if row is not None:
+                        yield job, row
+                    elif tries[job.file] < _TRIES:
+                        waiting.appendleft(job)
+                    else:
+                        raise self._lost()
                     continue
                 self._check_alive()
         except Stopped:
@@ -226,13 +235,15 @@ class Computers:
         threads = sum(self._client.nthreads().values()) if self._client.status == "running" else 1
         return max(8, 3 * threads)
 
-    def _row(self, job: Job, future: Future) -> Entry:
+    def _row(self, job: Job, future: Future) -> Entry | None:
+        """Row of a file; None when it was lost: with its worker, or because the scheduler was out of reach."""
         from distributed import KilledWorker
 
         if future.status == "finished":
-            return future.result()
+            with contextlib.suppress(CancelledError, OSError, TimeoutError):
+                return future.result(timeout=_PATIENCE)
         if future.status != "error":
-            raise self._lost()
+            return None
         error = future.exception()
         if isinstance(error, KilledWorker):
             return failed(
@@ -249,7 +260,9 @@ class Computers:
         return failed(f"{type(error).__name__}: {error}".splitlines()[0])
 
     def _check_alive(self) -> None:
-        if self._client.status != "running" or (self._own and all(one.poll() is not None for one in self._own)):
+        if self._client.status not in ("running", "connecting") or (
+            self._own and all(one.poll() is not None for one in self._own)
+        ):
             raise self._lost()
 
     def _lost(self) -> UnetSegError:

@@ -210,9 +210,9 @@ class Predictor:
         """Probabilities ``(B, channels, ...)`` float32, on the device, of tiles ``(B, C, ...)`` float32."""
         try:
             with self.governor.step(), self.compute.autocast():
-                logits = self.net(self.compute.place(torch.from_numpy(tiles)))
-            logits = logits.float() / self.plan.inference.temperature
-            return logits.sigmoid() if self.channels == 1 else logits.softmax(dim=1)
+                logits = self.net(self.compute.place(torch.from_numpy(tiles))).float()
+                logits = logits / self.plan.inference.temperature
+                return logits.sigmoid() if self.channels == 1 else logits.softmax(dim=1)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -6,7 +6,6 @@ the strokes stay the same. Volumes are answered plane by plane, and large planes
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Generator, Iterator, Sequence
@@ -96,27 +95,26 @@ def instant_answer(args: Args, control: Control, bench: Bench) -> Run:
     """
     begin, case = time.monotonic(), need(args, "case")
     index = args.get("index") or 0
-    with _few_threads():
-        live = _take(args, bench, case)
-        names = _read_others(live, args, case, begin)
-        picture = live.pictures[case]
-        index = min(max(int(index), 0), len(picture.planes) - 1)
-        shown = _tiles(picture.planes.shape[1:], args.get("near"))[:_ANSWERED]
-        for number, tile in enumerate(shown):
-            _features(live, (case, index, *tile), control)
-            yield TileDone(number + 1, len(shown))
-        strokes = (args.get("strokes"), *names)
-        if live.learned != strokes or args.get("strokes") is None:
-            live.learned = None
-            if not (yield from _learn(live, names, index, control)):
-                return {"mask": None, "index": args.get("index"), "images": 0, "seconds": time.monotonic() - begin}
-            live.learned = strokes
-        mask = np.zeros(picture.planes.shape[1:], np.uint8)
-        for tile in shown:
-            found = _features(live, (case, index, *tile), control)
-            with torch.no_grad():
-                logits = class_logits(live.net.classify(found[None].float()))[0]
-            mask[_window(tile, mask.shape)[0]] = logits.argmax(dim=0).numpy()
+    live = _take(args, bench, case)
+    names = _read_others(live, args, case, begin)
+    picture = live.pictures[case]
+    index = min(max(int(index), 0), len(picture.planes) - 1)
+    shown = _tiles(picture.planes.shape[1:], args.get("near"))[:_ANSWERED]
+    for number, tile in enumerate(shown):
+        _features(live, (case, index, *tile), control)
+        yield TileDone(number + 1, len(shown))
+    strokes = (args.get("strokes"), *names)
+    if live.learned != strokes or args.get("strokes") is None:
+        live.learned = None
+        if not (yield from _learn(live, names, index, control)):
+            return {"mask": None, "index": args.get("index"), "images": 0, "seconds": time.monotonic() - begin}
+        live.learned = strokes
+    mask = np.zeros(picture.planes.shape[1:], np.uint8)
+    for tile in shown:
+        found = _features(live, (case, index, *tile), control)
+        with torch.no_grad():
+            logits = class_logits(live.net.classify(found[None].float()))[0]
+        mask[_window(tile, mask.shape)[0]] = logits.argmax(dim=0).numpy()
     return {
         "mask": bench.put("instant", mask),
         "index": args.get("index"),
@@ -132,9 +130,8 @@ def warm_instant() -> None:
     with torch.no_grad():
         found = Padded(inner.features, inner.divisor)(torch.rand(1, 1, 64, 64))[0].flatten(1).T
     labels = torch.arange(len(found)) % 2
-    with _few_threads():
-        for _ in learn_lesson(inner, Lesson([found], [labels], [found]), plan, Control()):
-            pass
+    for _ in learn_lesson(inner, Lesson([found], [labels], [found]), plan, Control()):
+        pass
 
 
 # -- what is kept -------------------------------------------------------------------------------------------------
@@ -290,13 +287,3 @@ def _painted(live: _Live, names: Sequence[str], index: int) -> Iterator[tuple[Ti
                 if left and labels.any():
                     left -= 1
                     yield (case, int(plane), *tile), labels.ravel()
-
-
-@contextlib.contextmanager
-def _few_threads() -> Iterator[None]:
-    """Leave the number of threads as it was: learning sets it to one."""
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

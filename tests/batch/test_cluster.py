@@ -50,6 +50,31 @@ def test_a_worker_that_dies_has_its_files_redone_and_nothing_twice(model, many, 
     assert Counter(e.status for e in again if isinstance(e, FileDone)) == {"skipped": 28, "failed": 2}
 
 
+def test_files_whose_rows_were_lost_are_handed_out_again(model, many, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    folder, lost = many(12), 0
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as other,
+    ):
+        run = segment_folder.events(folder, model, tmp_path / "out", cluster=Cluster(cluster.scheduler_address))
+        while True:
+            try:
+                event = next(run)
+            except StopIteration as end:
+                rows = end.value
+                break
+            if isinstance(event, FileDone) and not lost:
+                keys = [key for key in cluster.scheduler.tasks if str(key).startswith("segment-")]
+                lost = len(keys)
+                other.cancel([distributed.Future(key, other) for key in keys], force=True)
+    assert lost > 1
+    assert [row["status"] for row in rows] == ["done"] * 12
+    assert len((tmp_path / "out" / "ledger.jsonl").read_text().splitlines()) == 12
+
+
 def test_the_local_example_of_the_page_works(model, many, tmp_path):
     pytest.importorskip("distributed")
     commands = [
