@@ -71,6 +71,16 @@ FORMATS.register("metaimage", keeps="affine")(MetaImage())
 
 def _open(path: Path) -> tuple[Encoded, Geometry]:
     fields, end = _fields(path)
+    try:
+        return _understood(path, fields, end)
+    except ValueError as error:  # words, or too few numbers
+        raise ReadError(
+            f"{path.name} has a damaged header: its numbers cannot be understood.",
+            hint="Correct it, or export it again.",
+        ) from error
+
+
+def _understood(path: Path, fields: dict[str, str], end: int) -> tuple[Encoded, Geometry]:
     sizes = tuple(int(n) for n in fields["dimsize"].split())
     ndims = int(fields.get("ndims", len(sizes)))
     if ndims != len(sizes) or not 2 <= ndims <= _AXES or min(sizes) < 1:

@@ -36,11 +36,14 @@ class Nifti(Format):
     def read(self, path: Path) -> Volume:
         """Image with its scale factor applied; time points and components are channels."""
         from nibabel.arrayproxy import ArrayProxy
+        from nibabel.openers import Opener
 
         header = _read_header(path)
         most = DEFLATED if path.name.lower().endswith(".gz") else 1
         check_size(path, header.get_data_shape(), 8 * header.get_data_dtype().itemsize, most)
-        array = np.asanyarray(ArrayProxy(str(path), header, mmap=False))
+        with Opener(str(path)) as file:
+            array = np.asanyarray(ArrayProxy(file, header, mmap=False))
+            file.read(1)  # only at its end does a gzipped file say whether these are the bytes that were packed
         if array.dtype == np.float64 and header.get_data_dtype().kind in "iu" and header.get_data_dtype().itemsize < 3:
             array = array.astype(np.float32)  # scaled 16-bit values need no more
         geometry = _geometry(header, path)
@@ -77,6 +80,8 @@ class Nifti(Format):
         channels = int(np.prod(shape[geometry.ndim :], dtype=int))
         offset = int(header.get_data_offset())
         raw = RawFile(path, offset, (channels, *shape[: geometry.ndim][::-1]), stored)
+        if offset + raw.nbytes > path.stat().st_size:
+            raise ReadError(f"{path.name} is cut short: part of its values is missing.", hint="Copy it again.")
         scaled = (slope is not None and slope != 1) or bool(inter)
         small = stored.kind in "iu" and stored.itemsize < 3
         one = ArrayProxy(str(path), header, mmap=False)[(slice(1),) * len(shape)]
@@ -174,7 +179,9 @@ def _read_header(path: Path) -> Any:
 def _geometry(header: Any, path: Path) -> Geometry:
     """Geometry in millimetres; plain, and of no world, when the header gives no orientation that can be used."""
     ndim = min(int(header["dim"][0]), 3)
-    unit = header.get_xyzt_units()[0]
+    if ndim < 2:
+        raise ReadError(f"{path.name} holds a line of values, not an image.", hint="Check what it is.")
+    unit = _unit(header)
     codes = int(header["sform_code"]), int(header["qform_code"])
     for code, form in zip(codes, (header.get_sform, header.get_qform), strict=True):
         affine = _usable(form) if code > 0 else None
@@ -197,6 +204,13 @@ def _geometry(header: Any, path: Path) -> Geometry:
     return Geometry(tuple(zooms), "um") if unit == "micron" else Geometry(tuple(zooms * _TO_MM[unit]), "mm")
 
 
+def _unit(header: Any) -> str:
+    try:
+        return header.get_xyzt_units()[0]
+    except KeyError:  # a number that stands for no unit
+        return "unknown"
+
+
 def _usable(form: Any) -> np.ndarray | None:
     """The affine of `form` when it can be computed and inverted."""
     try:
@@ -216,7 +230,7 @@ def _place(header: Any, geometry: Geometry, fresh: bool) -> None:
     flat = not geometry.world and geometry.matches(Geometry(geometry.spacing, geometry.unit), 1e-9)
     if fresh or not (geometry.world or flat):
         header.set_xyzt_units("mm" if geometry.world else _FRESH[geometry.unit])
-    unit = header.get_xyzt_units()[0]
+    unit = _unit(header)
     factor = _UNIT_TO_MM[geometry.unit] / _TO_MM[unit]
     zooms = np.array(geometry.spacing[::-1]) * factor
     if flat:

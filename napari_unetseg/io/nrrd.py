@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from napari_unetseg.io.itk import KEY, frame_of, geometry_in_frame, said, saying
 from napari_unetseg.io.lazy import Layout, LazyVolume, RawFile, Store
 from napari_unetseg.io.tiff_size import UNITS
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
+
+logger = logging.getLogger(__name__)
 
 _TYPES = {
     "i1": "signed char|int8|int8_t", "u1": "uchar|unsigned char|uint8|uint8_t",
@@ -108,7 +111,7 @@ def _open(path: Path) -> tuple[Encoded, Geometry]:
     file, offset = (path, end) if end else (sibling(path, _one_file(fields, path)), 0)
     offset, skip = _skipped(fields, file, offset, _ENCODINGS[encoding])
     values = Encoded(path, file, offset, _ENCODINGS[encoding], dtype, tuple(sizes[::-1]), channels, spatial, skip)
-    return values, _geometry(fields, space)
+    return values, _geometry(fields, space, path)
 
 
 def _fields(path: Path) -> tuple[dict[str, Any], int]:
@@ -170,6 +173,10 @@ def _spatial(fields: dict[str, Any], sizes: Sequence[int], path: Path) -> list[i
     if any("complex" in kind for kind in kinds):
         raise ReadError(f"{path.name} holds complex numbers.", hint="Save its magnitude as an image of its own.")
     if (directions := _directions(fields)) is not None:
+        if any(np.isnan(step).any() and not np.isnan(step).all() for step in directions):
+            raise ReadError(
+                f"{path.name} has a direction in space that is no number.", hint="Correct the file's header."
+            )
         space = [axis for axis, step in enumerate(directions) if np.isfinite(step).all()]
     elif any(kind in ("domain", "space") for kind in kinds):
         space = [axis for axis, kind in enumerate(kinds) if kind in ("domain", "space")]
@@ -192,7 +199,7 @@ def _directions(fields: dict[str, Any]) -> list[np.ndarray] | None:
     return [np.full(1, np.nan) if step is None else np.atleast_1d(np.asarray(step, float)) for step in found]
 
 
-def _geometry(fields: dict[str, Any], space: Sequence[int]) -> Geometry:
+def _geometry(fields: dict[str, Any], space: Sequence[int], path: Path) -> Geometry:
     if kept := said(fields.get(KEY), len(space)):
         return kept
     directions = _directions(fields)
@@ -201,6 +208,11 @@ def _geometry(fields: dict[str, Any], space: Sequence[int]) -> Geometry:
         steps = np.array([directions[axis] for axis in space])
         origin = np.asarray(fields.get("space origin", np.zeros(steps.shape[1])), dtype=float)
         unit, factor = _unit(fields.get("space units"), range(len(space)))
+        if not np.isfinite(origin).all():  # somewhere in the patient is nowhere in particular
+            logger.warning(
+                "%s: its origin %s is no place; it is taken to lie in no patient", path.name, origin.tolist()
+            )
+            frame, unit = "", unit if frame == "" or "space units" in fields else "mm"
         if frame and unit != "mm":
             factor *= {"um": 1e-3, "nm": 1e-6}.get(unit, 1.0)
             unit = "mm"

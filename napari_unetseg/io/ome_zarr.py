@@ -204,7 +204,8 @@ def _image_source(node: Any, path: Path) -> _Source:
     if not hasattr(node, "members"):
         return _Source(node, Axes.plain(node.shape, path), None, "0.4")
     metadata, version = _metadata(node)
-    if "multiscales" not in metadata:
+    multiscale = _multiscale(metadata)
+    if multiscale is None:
         if "plate" in metadata or "well" in metadata:
             raise ReadError(
                 f"{path.name} is a plate of many images.", hint="Give one field of it, as a folder that ends in .zarr."
@@ -216,12 +217,20 @@ def _image_source(node: Any, path: Path) -> _Source:
         raise ReadError(
             f"{path.name} says nothing about its axes, so it is no OME-Zarr image.", hint="Export it again."
         )
-    multiscale = metadata["multiscales"][0]
     dataset = multiscale["datasets"][0]
     array = _member(node, str(dataset["path"]), path)
     kept = dict(node.attrs).get(KEY)
     axes = axes_of(multiscale, dataset, array.shape, path)
     return _Source(array, axes, kept if isinstance(kept, dict) else None, version)
+
+
+def _multiscale(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The first of ``multiscales``; None where there is none that names an array."""
+    many = metadata.get("multiscales")
+    first = many[0] if isinstance(many, list) and many else None
+    levels = first.get("datasets") if isinstance(first, dict) else None
+    named = isinstance(levels, list) and levels and isinstance(levels[0], dict) and "path" in levels[0]
+    return first if named else None
 
 
 def _member(group: Any, name: str, path: Path) -> Any:

@@ -116,7 +116,12 @@ def _applied(steps: Sequence[Mapping[str, Any]], ndim: int, path: Path) -> tuple
                 f"{path.name} is placed by a transformation ({kind}) that is not supported.",
                 hint="Save it with scale and translation, one number an axis.",
             )
-        numbers = np.asarray(values, dtype=float)
+        try:
+            numbers = np.asarray(values, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise ReadError(
+                f"{path.name} has a {kind} that is no number: {values}.", hint="Correct it, or export it again."
+            ) from error
         if kind == "scale":
             scale, start = scale * numbers, start * numbers
         else:

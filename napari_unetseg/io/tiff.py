@@ -16,7 +16,7 @@ import numpy as np
 from napari_unetseg.errors import ReadError, WriteError
 from napari_unetseg.io.formats import FORMATS, Format, check_size, compact, hushed, labels_from, native
 from napari_unetseg.io.lazy import Layout, LazyVolume, RawFile, Store, arrange
-from napari_unetseg.io.tiff_size import UNITS, stage_position, voxel_size
+from napari_unetseg.io.tiff_size import UNITS, distance_unsaid, stage_position, voxel_size
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
 
 logger = logging.getLogger(__name__)
@@ -131,9 +131,7 @@ def _read(path: Path, colours: bool) -> Volume:
     with hushed("tifffile"), open_file(path) as tif:
         if not tif.pages or not tif.series:
             raise ReadError(f"{path.name} holds no image.", hint="Copy or export it again.")
-        series = tif.series[0]
-        if len(tif.series) > 1:
-            logger.warning("%s holds %d images; the first, %s, is used", path.name, len(tif.series), series.shape)
+        series = main_series(tif)
         check_whole(tif, series, path)
         page = series.keyframe
         array, axes = _pixels(tif, series, path), series.axes
@@ -144,7 +142,29 @@ def _read(path: Path, colours: bool) -> Volume:
         if geometry.ndim == array.ndim:  # a stack of one plane
             array = array[:, None]
         header = {"tiff": "imagej" if tif.is_imagej else "ome"}
-    return Volume(array, geometry, path, header)
+        notes = notes_of(tif, series, geometry)
+    for note in notes:
+        logger.warning("%s: %s", path.name, note)
+    return Volume(array, geometry, path, header, notes)
+
+
+def main_series(tif: Any) -> Any:
+    """The first image of a file that is not the small picture of another."""
+    return next((series for series in tif.series if not series.keyframe.is_reduced), tif.series[0])
+
+
+def notes_of(tif: Any, series: Any, geometry: Geometry) -> tuple[str, ...]:
+    """What the user should know about how a file was understood."""
+    notes = []
+    images = [one for one in tif.series if not one.keyframe.is_reduced]
+    if len(images) > 1:
+        notes.append(f"The file holds {len(images)} images; the first, {series.shape}, is used.")
+    sizes = dict(zip(series.axes, series.shape, strict=True))
+    if sizes.get("T", 1) > 1:
+        notes.append(f"Its {sizes['T']} time points are taken as the planes of a stack.")
+    elif geometry.ndim == 3 and not _said(tif) and (unit := distance_unsaid(tif, series.keyframe)):
+        notes.append(f"It does not say how far apart its planes are: 1 {unit} is taken, and volumes depend on it.")
+    return tuple(notes)
 
 
 def open_file(path: Path) -> Any:
@@ -153,7 +173,7 @@ def open_file(path: Path) -> Any:
 
     try:
         tif = tifffile.TiffFile(path, _multifile=False)
-    except tifffile.TiffFileError as error:
+    except (tifffile.TiffFileError, struct.error) as error:
         raise ReadError(f"{path.name} is not a TIFF file.", hint="Check what it is, or export it again.") from error
     if _runs_in_a_circle(tif):
         tif.close()

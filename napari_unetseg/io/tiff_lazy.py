@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_unetseg.io.formats import hushed
 from napari_unetseg.io.lazy import LazyVolume, RawFile, arranged
-from napari_unetseg.io.tiff import axis_order, check_whole, geometry_of, open_file
+from napari_unetseg.io.tiff import axis_order, check_whole, geometry_of, notes_of, open_file
 
 __all__ = ["open_tiff"]
 
@@ -22,14 +22,13 @@ def open_tiff(path: Path) -> LazyVolume | None:
     """The file in regions, or None when only the whole can be decoded (palettes, rare codecs)."""
     with hushed("tifffile"):
         tif = open_file(path)
-    try:
-        lazy = _lazy(tif, path)
-    except BaseException:
-        tif.close()
-        raise
+        try:
+            lazy = _lazy(tif, path)
+        except BaseException:
+            tif.close()
+            raise
     if lazy is None:
         tif.close()
-        return None
     return lazy
 
 
@@ -37,8 +36,7 @@ def _lazy(tif: Any, path: Path) -> LazyVolume | None:
     if not tif.pages or not tif.series or len(tif.series) > 1:
         return None
     series = tif.series[0]
-    with hushed("tifffile"):
-        check_whole(tif, series, path, memory=False)
+    check_whole(tif, series, path, memory=False)
     page = series.keyframe
     plain = tif.is_imagej or getattr(page.photometric, "name", "") not in ("MINISWHITE", "PALETTE")
     stored = np.dtype(series.dtype) if series.dtype is not None else None
@@ -55,6 +53,7 @@ def _lazy(tif: Any, path: Path) -> LazyVolume | None:
     geometry = geometry_of(tif, page, len(spatial))
     header = {"tiff": "imagej" if tif.is_imagej else "ome"}
     dtype = stored.newbyteorder("=")
+    notes = notes_of(tif, series, geometry)
     if geometry.ndim == len(shape):  # a stack of one plane
         return LazyVolume(
             (shape[0], 1, *shape[1:]),
@@ -64,8 +63,9 @@ def _lazy(tif: Any, path: Path) -> LazyVolume | None:
             path,
             header,
             (1, *blocks) if blocks else None,
+            notes=notes,
         )
-    return LazyVolume(shape, dtype, geometry, fetch, path, header, blocks)
+    return LazyVolume(shape, dtype, geometry, fetch, path, header, blocks, notes=notes)
 
 
 def _pixels(tif: Any, series: Any, path: Path) -> Any:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 from xml.etree import ElementTree
 
-__all__ = ["UNITS", "stage_position", "voxel_size"]
+__all__ = ["UNITS", "distance_unsaid", "stage_position", "voxel_size"]
 
 # spellings met in files; factors lead to a unit of ours
 UNITS = {
@@ -35,12 +35,22 @@ def voxel_size(tif: Any, page: Any, ndim: int) -> tuple[tuple[float, ...], str]:
     ndim : int
         2 or 3; a stack whose planes have no distance gets 1.
     """
-    found = _ome(tif) or _imagej(tif, page) or _tags(page)
-    (z, y, x), unit = found or ((1.0, 1.0, 1.0), "pixel")
-    return ((z, y, x) if ndim == 3 else (y, x)), unit
+    (z, y, x), unit = _found(tif, page)
+    return ((1.0 if math.isnan(z) else z, y, x) if ndim == 3 else (y, x)), unit
+
+
+def distance_unsaid(tif: Any, page: Any) -> str:
+    """Unit of the pixel size of a file that does not say how far its planes are from each other; else empty."""
+    (z, _, _), unit = _found(tif, page)
+    return unit if math.isnan(z) else ""
 
 
 Found = tuple[tuple[float, float, float], str]
+
+
+def _found(tif: Any, page: Any) -> Found:
+    """Lengths z, y, x and their unit; z is NaN where there is a pixel size, but no distance of planes."""
+    return _ome(tif) or _imagej(tif, page) or _tags(page) or ((1.0, 1.0, 1.0), "pixel")
 
 
 def _known(value: float, unit: str) -> tuple[float, str] | None:
@@ -69,7 +79,8 @@ def _together(z: tuple[float, str] | None, y: tuple[float, str] | None, x: tuple
             return 1.0
         return length[0] if length[1] == unit else length[0] * _NM[length[1]] / _NM[unit]
 
-    return (convert(z), convert(y), convert(x)), unit
+    known = unit == "pixel" or (z is not None and z[1] != "pixel")
+    return (convert(z) if known else math.nan, convert(y), convert(x)), unit
 
 
 def stage_position(tif: Any, unit: str) -> tuple[float, float, float]:
@@ -109,7 +120,7 @@ def _ome(tif: Any) -> Found | None:
     sizes = []
     for axis in "ZYX":
         try:
-            value = float(pixels.get(f"PhysicalSize{axis}", "nan"))
+            value = abs(float(pixels.get(f"PhysicalSize{axis}", "nan")))
         except ValueError:
             value = math.nan
         sizes.append(_known(value, pixels.get(f"PhysicalSize{axis}Unit", "µm")))
@@ -137,7 +148,7 @@ def _tags(page: Any) -> Found | None:
     x, y = _known(_resolution(page, "XResolution"), name), _known(_resolution(page, "YResolution"), name)
     if x is None or y is None or max(x[0], y[0]) > _COARSEST_MM:
         return None
-    return (1.0, y[0] * 1e3, x[0] * 1e3), "um"
+    return (math.nan, y[0] * 1e3, x[0] * 1e3), "um"
 
 
 def _resolution(page: Any, tag: str) -> float:
