@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from napari_unetseg.data import load_dataset
-from napari_unetseg.events import Control
+from napari_unetseg.events import Control, Running
 from napari_unetseg.nets import NETS
 from napari_unetseg.plan import DataPlan, Plan
 from napari_unetseg.validate import Comparison, compare_nets
@@ -65,15 +65,12 @@ def compare(name: str, given: argparse.Namespace, end: float) -> Comparison | No
     if given.steps:
         budget = {"epochs": max(1, given.steps // 10), "steps_per_epoch": 10}
     plan = Plan(training={**budget, "device": given.device}, net={"width": given.width} if given.width else {})
-    control, comparison = Control(), None
-    run = compare_nets.events(dataset, nets, out=given.out / name, plan=plan, control=control)
-    while comparison is None:
-        try:
-            next(run)
-        except StopIteration as stopped:
-            comparison = stopped.value
+    control = Control()
+    run = Running(compare_nets.events(dataset, nets, out=given.out / name, plan=plan, control=control))
+    for _ in run:
         if time.monotonic() > end:
             control.stop()
+    comparison = run.result
     print(f"{name}: {len(comparison.runs)} of {comparison.expected} runs", flush=True)
     return comparison if len(comparison.runs) == comparison.expected else None
 

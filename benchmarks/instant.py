@@ -27,7 +27,7 @@ from napari_unetseg.data import Dataset, Prepared, fit_normalisation, load_datas
 from napari_unetseg.data.annotation import to_mask
 from napari_unetseg.data.annotator import scribble
 from napari_unetseg.devices import Compute
-from napari_unetseg.events import Control
+from napari_unetseg.events import Control, finish
 from napari_unetseg.inference import Predictor, evaluate
 from napari_unetseg.metrics import score_masks
 from napari_unetseg.nets import build
@@ -130,14 +130,6 @@ def run(dataset: Dataset, plan: Plan, train: list[Prepared], test: list[Prepared
         rows[f"taught, {said}"] = (scores.mean_jaccard, scores.mean_dice, fitted - begin, whole - spent, spent)
     instant._prior = prior
     return rows
-
-
-def finish(run):
-    while True:
-        try:
-            next(run)
-        except StopIteration as end:
-            return end.value
 
 
 def by_plane(features: Padded, image: np.ndarray, dims: int) -> torch.Tensor:

@@ -31,7 +31,7 @@ import steps
 import torch
 
 from napari_unetseg.devices import Compute, half_precision
-from napari_unetseg.events import Control, Note, StepDone
+from napari_unetseg.events import Control, Note, Running, StepDone
 from napari_unetseg.losses import LOSSES
 from napari_unetseg.nets import NETS, Model, build
 from napari_unetseg.plan import NetSpec, Plan
@@ -168,19 +168,15 @@ def ladder(given: argparse.Namespace) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as place:
         data = steps.strokes(Path(place), 2)
         plan = small_plan(given, patch=(side, side), batch_size=batch)
-        losses, notes, run = [], [], fine_tune.events(data, plan)
-        next(run)  # data, net and device are ready now
+        losses, notes, run = [], [], Running(fine_tune.events(data, plan))
+        events = iter(run)
+        next(events)  # data, net and device are ready now
         with little_memory(given):
-            while True:
-                try:
-                    event = next(run)
-                except StopIteration as end:
-                    model = end.value
-                    break
+            for event in events:
                 losses += [event.loss] if isinstance(event, StepDone) else []
                 notes += [event.text] if isinstance(event, Note) else []
     yield from (f"* {note}" for note in notes)
-    training = model.plan.training
+    training = run.result.plan.training
     well = len(losses) == 8 and any("Out of memory" in note for note in notes)
     yield (
         f"\n{len(losses)} steps were made, the last with {training.batch_size} patches of {training.patch} on "

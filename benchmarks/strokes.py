@@ -23,7 +23,7 @@ import numpy as np
 from napari_unetseg.data import Case, Dataset, Sample, load_dataset
 from napari_unetseg.data.annotation import to_mask
 from napari_unetseg.data.annotator import scribble
-from napari_unetseg.events import Leads
+from napari_unetseg.events import Leads, Running
 from napari_unetseg.inference import predict
 from napari_unetseg.instant import fit_instant
 from napari_unetseg.metrics import score_masks
@@ -102,14 +102,12 @@ def train(painted: Dataset, ndim: int, key: dict[str, str]) -> tuple[str, Model]
     steps = {"epochs": max(1, int(key["steps"]) // 20), "steps_per_epoch": 20, "patch": side}
     if key["way"] == "strokes":
         steps["teacher"] = 0.0
-    leader, run = key["net"], fine_tune.events(painted, plan.change(net={"name": key["net"]}, training=steps))
-    while True:
-        try:
-            event = next(run)
-        except StopIteration as end:
-            return leader, end.value
+    leader = key["net"]
+    run = Running(fine_tune.events(painted, plan.change(net={"name": key["net"]}, training=steps)))
+    for event in run:
         if isinstance(event, Leads):
             leader = event.who
+    return leader, run.result
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 A verb (`fine_tune`, `predict`, `segment_folder`, ...) is a generator of the small frozen events below; its return
 value is the result. The window, the command line and the tests iterate the same generator. `verb` also makes it
 callable like a plain function: ``fine_tune(...)`` runs to the end and returns the result, ``fine_tune.events(...)`` is
-the generator.
+the generator. `Running` is for who wants both, the events in a loop and the result after it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ __all__ = [
     "Leads",
     "Note",
     "PreviewReady",
+    "Running",
     "Started",
     "StepDone",
     "TileDone",
     "Validated",
     "View",
+    "finish",
     "verb",
 ]
 
@@ -170,7 +172,40 @@ class Control:
 
 
 P = ParamSpec("P")
+E = TypeVar("E")
 R = TypeVar("R")
+
+
+class Running(Generic[E, R]):
+    """A generator for a plain loop; `result` is what it returned, once the loop has come to its end.
+
+    Leaving the loop early closes the generator.
+
+    Examples
+    --------
+    >>> def count(n):
+    ...     yield from range(n)
+    ...     return "done"
+    >>> run = Running(count(2))
+    >>> [number for number in run], run.result
+    ([0, 1], 'done')
+    """
+
+    result: R
+
+    def __init__(self, generator: Generator[E, None, R]) -> None:
+        self._generator = generator
+
+    def __iter__(self) -> Generator[E, None, None]:
+        self.result = yield from self._generator
+
+
+def finish(generator: Generator[Any, None, R]) -> R:
+    """Run a generator to its end, heedless of what it yields, and return its result."""
+    run = Running(generator)
+    for _ in run:
+        pass
+    return run.result
 
 
 class verb(Generic[P, R]):
@@ -194,12 +229,7 @@ class verb(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run to the end and return the result."""
-        run = self.events(*args, **kwargs)
-        while True:
-            try:
-                next(run)
-            except StopIteration as end:
-                return end.value
+        return finish(self.events(*args, **kwargs))
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from tiny import blobs
 
 import napari_unetseg as nus
 from napari_unetseg.errors import PlanError
-from napari_unetseg.events import Control
+from napari_unetseg.events import Control, finish
 from napari_unetseg.io import read_labels
 from napari_unetseg.postprocess import apply_steps
 from napari_unetseg.project import Project
@@ -50,12 +50,7 @@ def bench(tmp_path):
 
 
 def do(verb, args, bench):
-    run = VERBS[verb](args, Control(), bench)
-    while True:
-        try:
-            next(run)
-        except StopIteration as end:
-            return end.value
+    return finish(VERBS[verb](args, Control(), bench))
 
 
 def speckled(seed=0, shape=(64, 64)):

@@ -11,7 +11,7 @@ from tiny import blobs, folder_of_blobs
 from napari_unetseg.batch import segment_folder
 from napari_unetseg.data.annotator import scribble
 from napari_unetseg.errors import AnnotationError, PlanError, Stopped
-from napari_unetseg.events import Control, StepDone, Validated
+from napari_unetseg.events import Control, Running, StepDone, Validated
 from napari_unetseg.inference import predict
 from napari_unetseg.instant import fit_instant
 from napari_unetseg.io import read, read_labels, write
@@ -127,14 +127,9 @@ def test_learns_from_few_strokes(tmp_path, shape, classes, channels, least):
 def test_a_model_like_any_other(tmp_path):
     """Saved without a pickle, loaded, the same masks from a folder as from memory."""
     folder_of_blobs(tmp_path / "data")
-    events = fit_instant.events(tmp_path / "data")
-    seen = []
-    while True:
-        try:
-            seen.append(next(events))
-        except StopIteration as end:
-            model = end.value
-            break
+    run = Running(fit_instant.events(tmp_path / "data"))
+    seen = list(run)
+    model = run.result
     assert any(isinstance(event, StepDone) for event in seen)
     assert isinstance(seen[-1], Validated)
     assert model.scores.model == model.id

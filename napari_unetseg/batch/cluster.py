@@ -30,7 +30,7 @@ from napari_unetseg.batch.outputs import Cluster, Job, Outputs
 from napari_unetseg.batch.work import Entry, Segmenter, failed
 from napari_unetseg.devices import limit_threads
 from napari_unetseg.errors import ModelError, Stopped, UnetSegError
-from napari_unetseg.events import Control, Event, Note
+from napari_unetseg.events import Control, Event, Note, finish
 from napari_unetseg.nets import Model
 
 if TYPE_CHECKING:
@@ -69,13 +69,7 @@ def segment_one(job: Job, recipe: _Recipe) -> Entry:
     begin = time.monotonic()
     with _device:
         waited = time.monotonic() - begin
-        run = segmenter.think(job, loaded, Control())
-        while True:
-            try:
-                next(run)
-            except StopIteration as end:
-                found = end.value
-                break
+        found = finish(segmenter.think(job, loaded, Control()))
     if isinstance(found, dict):
         return found
     return segmenter.finish(job, loaded, found, time.monotonic() - begin - waited)

@@ -11,8 +11,7 @@ from typing import Any
 from napari_unetseg.batch.outputs import Job
 from napari_unetseg.batch.work import Entry, Loaded, Segmenter, failed
 from napari_unetseg.errors import Stopped
-from napari_unetseg.events import Control, Event, TileDone
-from napari_unetseg.inference import Belief
+from napari_unetseg.events import Control, Event, Running, TileDone
 
 __all__ = ["run_here"]
 
@@ -96,16 +95,12 @@ class _Pipeline:
 
     def _think(self, job: Job, loaded: Loaded, tiles: bool) -> Generator[Step, None, None]:
         begin = last = time.monotonic()
-        run = self._segmenter.think(job, loaded, self._control)
-        while True:
-            try:
-                event = next(run)
-            except StopIteration as end:
-                found: Belief | Entry = end.value
-                break
+        run = Running(self._segmenter.think(job, loaded, self._control))
+        for event in run:
             if tiles and isinstance(event, TileDone) and time.monotonic() - last > 0.5:
                 last = time.monotonic()
                 yield event
+        found = run.result
         if isinstance(found, dict):
             yield job, found
             return

@@ -13,7 +13,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from napari_unetseg.events import Control, Event, FileDone, Leads, Note, Started, StepDone, TileDone, Validated
+from napari_unetseg.events import (
+    Control,
+    Event,
+    FileDone,
+    Leads,
+    Note,
+    Running,
+    Started,
+    StepDone,
+    TileDone,
+    Validated,
+)
 
 __all__ = ["errors", "run", "table"]
 
@@ -31,11 +42,9 @@ def run(events: Generator[Event, None, R], control: Control) -> R:
     with Progress(*columns, console=errors, transient=True, refresh_per_second=4) as progress, _interruptible(control):
         bar = progress.add_task("starting", total=1.0, left="")
         line = _Line(progress, bar)
-        while True:
-            try:
-                line.show(next(events))
-            except StopIteration as end:
-                return end.value
+        for event in (run := Running(events)):
+            line.show(event)
+        return run.result
 
 
 class _Line:

@@ -15,13 +15,13 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from napari_unetseg.errors import ModelError
-from napari_unetseg.events import Control, Event, TileDone, verb
+from napari_unetseg.events import Control, Event, Running, TileDone, verb
 from napari_unetseg.inference.sliding import Predictor, make_predictor, prepared_image
 from napari_unetseg.inference.view import seen_of_plane
 from napari_unetseg.nets.checkpoint import Model
 from napari_unetseg.volume import Volume
 
-__all__ = ["Belief", "Ensemble", "Symmetry", "entropy", "predict_doubt", "symmetries"]
+__all__ = ["Belief", "Ensemble", "Symmetry", "dropping", "entropy", "predict_doubt", "symmetries"]
 
 Tta = Literal["none", "flips", "turns"]
 _SQUARE = 0.01  # relative difference of pixel sides up to which a pixel counts as square
@@ -248,7 +248,7 @@ class Ensemble:
         how: tuple[Symmetry, int | None, int],
     ) -> Generator[Event, None, np.ndarray]:
         symmetry, inner, seed = how
-        with _dropping(predictor.net, seed) if self.dropout_passes else contextlib.nullcontext():
+        with dropping(predictor.net, seed) if self.dropout_passes else contextlib.nullcontext():
             found = yield from run
         found = symmetry.undo(found)
         return found if inner is None else found[:, inner]
@@ -299,17 +299,14 @@ def predict_doubt(
 
 def _counted(run: Generator[Event, None, np.ndarray], number: int, count: int) -> Generator[Event, None, np.ndarray]:
     """Pass the events of one pass on, its tiles counted among those of all."""
-    with contextlib.closing(run):
-        while True:
-            try:
-                event = next(run)
-            except StopIteration as end:
-                return end.value
-            if isinstance(event, TileDone):
-                each = event.left / max(1, event.total - event.done)
-                left = event.left + each * event.total * (count - number - 1)
-                event = replace(event, done=number * event.total + event.done, total=event.total * count, left=left)
-            yield event
+    running = Running(run)
+    for event in running:
+        if isinstance(event, TileDone):
+            each = event.left / max(1, event.total - event.done)
+            left = event.left + each * event.total * (count - number - 1)
+            event = replace(event, done=number * event.total + event.done, total=event.total * count, left=left)
+        yield event
+    return running.result
 
 
 def _moved(focus: Sequence[float], symmetry: Symmetry, shape: Sequence[int]) -> tuple[float, ...]:
@@ -328,7 +325,7 @@ def _dropouts(net: nn.Module) -> list[nn.Module]:
 
 
 @contextlib.contextmanager
-def _dropping(net: nn.Module, seed: int) -> Iterator[None]:
+def dropping(net: nn.Module, seed: int) -> Iterator[None]:
     """Keep the net's dropout on, its draws given by the seed; all else stays in evaluation mode."""
     modules = _dropouts(net)
     state = torch.get_rng_state()

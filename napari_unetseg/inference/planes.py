@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from napari_unetseg.events import Control, Event, TileDone
+from napari_unetseg.events import Control, Event, Running, TileDone
 from napari_unetseg.inference.sliding import Predictor
 
 __all__ = ["along_all_axes"]
@@ -90,12 +90,10 @@ def _stretched(image: np.ndarray, depth: int) -> np.ndarray:
 
 def _told(run: Generator[Event, None, np.ndarray], passed: int, total: int) -> Generator[Event, None, np.ndarray]:
     """The same run, its tiles counted among all."""
-    while True:
-        try:
-            event = next(run)
-        except StopIteration as end:
-            return end.value
+    running = Running(run)
+    for event in running:
         if isinstance(event, TileDone):
             left = event.left / max(1, event.total - event.done) * (total - passed - event.done)
             event = replace(event, done=passed + event.done, total=total, left=left)
         yield event
+    return running.result

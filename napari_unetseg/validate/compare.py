@@ -16,7 +16,7 @@ import numpy as np
 
 from napari_unetseg import __version__
 from napari_unetseg.errors import PlanError, Stopped, UnetSegError, WriteError
-from napari_unetseg.events import Control, Event, FileDone, Note, Started, StepDone, verb
+from napari_unetseg.events import Control, Event, FileDone, Note, Running, Started, StepDone, verb
 from napari_unetseg.io import atomic_write
 from napari_unetseg.metrics import compare_masks
 from napari_unetseg.plan import Plan
@@ -243,13 +243,11 @@ def _train(dataset: Dataset, plan: Plan, control: Control) -> Generator[Event, N
         events = fit_instant.events(dataset, plan, control=control)
     else:
         events = fine_tune.events(dataset, plan, control=control)
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as end:
-            return end.value
+    run = Running(events)
+    for event in run:
         if isinstance(event, (StepDone, Note)):
             yield event
+    return run.result
 
 
 def _score(model: Model, part: Part, control: Control) -> list[dict[str, Any]]:

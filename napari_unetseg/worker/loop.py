@@ -17,7 +17,7 @@ import torch
 
 from napari_unetseg.devices import is_out_of_memory
 from napari_unetseg.errors import Stopped, UnetSegError
-from napari_unetseg.events import Control, Event, PreviewReady, StepDone, View
+from napari_unetseg.events import Control, Event, PreviewReady, Running, StepDone, View
 from napari_unetseg.worker import after, compare, doubt, instant, plan, progress, score  # noqa: F401 - register their verbs
 from napari_unetseg.worker.verbs import VERBS, Bench
 
@@ -152,15 +152,11 @@ class Worker:
         run = VERBS[job.verb](job.args, job.control, self._bench)
         if not isinstance(run, Generator):
             return run
-        with contextlib.closing(run):
-            while True:
-                try:
-                    event = next(run)
-                except StopIteration as end:
-                    return end.value
-                self._pass_on(job.id, event)
-                if job.verb not in _URGENT:
-                    self._do_urgent()
+        for event in (running := Running(run)):
+            self._pass_on(job.id, event)
+            if job.verb not in _URGENT:
+                self._do_urgent()
+        return running.result
 
     def _pass_on(self, job: int, event: Event) -> None:
         if isinstance(event, StepDone):

@@ -11,7 +11,7 @@ import numpy as np
 from napari_unetseg.data.annotation import to_mask
 from napari_unetseg.data.truth import as_classes
 from napari_unetseg.errors import AnnotationError, Stopped, UnetSegError
-from napari_unetseg.events import Control, Event, TileDone
+from napari_unetseg.events import Control, Event, TileDone, finish
 from napari_unetseg.io import read_labels
 from napari_unetseg.metrics import compare_masks
 from napari_unetseg.postprocess import after_net
@@ -64,11 +64,7 @@ def score_cases(args: Args, control: Control, bench: Bench) -> Run:
 
 def _segment(run: Generator[Event, None, LabelVolume]) -> np.ndarray:
     """Run to the end without telling of tiles: what is told of are images."""
-    while True:
-        try:
-            next(run)
-        except StopIteration as end:
-            return end.value.data
+    return finish(run).data
 
 
 def _right(project: Project, case: str, on: str, truths: Any) -> tuple[np.ndarray, np.ndarray]:

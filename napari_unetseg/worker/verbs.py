@@ -18,7 +18,7 @@ from napari_unetseg.batch import segment_folder
 from napari_unetseg.data import Dataset, load_dataset, prepare, said_of, split
 from napari_unetseg.devices import choose_compute, choose_device, describe, limit_threads
 from napari_unetseg.errors import EngineError, Stopped, UnetSegError
-from napari_unetseg.events import Control, Event, TileDone, Validated, View
+from napari_unetseg.events import Control, Event, Running, TileDone, Validated, View
 from napari_unetseg.figures import curves
 from napari_unetseg.inference import evaluate, make_predictor
 from napari_unetseg.io import read
@@ -201,26 +201,13 @@ def train(args: Args, control: Control, bench: Bench) -> Run:
     dataset = load_dataset(open_project(args), plan.data)
     start, previous = args.get("start"), args.get("previous")
     before = _score_before(bench.model(previous), dataset, plan, control) if previous and previous != start else None
-    run = fine_tune.events(
-        dataset,
-        plan,
-        minutes=args.get("minutes"),
-        start=start,
-        control=control,
-        folder=folder,
-        resume=bool(args.get("resume")),
-    )
-    with contextlib.closing(run):
-        while True:
-            try:
-                event = next(run)
-            except StopIteration as end:
-                model = end.value
-                break
-            if isinstance(event, Validated) and event.step == 0 and previous == start:
-                before = event.scores
-            yield event
-    return {"model": folder, "scores": plain(model.scores), "previous": plain(before)}
+    how = {"minutes": args.get("minutes"), "start": start, "folder": folder, "resume": bool(args.get("resume"))}
+    run = Running(fine_tune.events(dataset, plan, control=control, **how))
+    for event in run:
+        if isinstance(event, Validated) and event.step == 0 and previous == start:
+            before = event.scores
+        yield event
+    return {"model": folder, "scores": plain(run.result.scores), "previous": plain(before)}
 
 
 def _score_before(previous: Model, dataset: Dataset, plan: Plan, control: Control) -> Scores | None:

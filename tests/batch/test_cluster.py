@@ -17,7 +17,7 @@ import pytest
 from napari_unetseg.batch import Cluster, segment_folder
 from napari_unetseg.cli.segment import spell_out
 from napari_unetseg.errors import UnetSegError
-from napari_unetseg.events import FileDone, Started
+from napari_unetseg.events import FileDone, Running, Started
 
 PAGE = Path(__file__).parents[2] / "docs" / "cluster.md"
 
@@ -25,13 +25,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "cluster.md"
 def test_a_worker_that_dies_has_its_files_redone_and_nothing_twice(model, many, tmp_path):
     pytest.importorskip("distributed")
     folder, killed, said = many(30, broken=(3, 16)), [], ""
-    run = segment_folder.events(folder, model, tmp_path / "out", cluster=Cluster(workers=2))
-    while True:
-        try:
-            event = next(run)
-        except StopIteration as end:
-            rows = end.value
-            break
+    run = Running(segment_folder.events(folder, model, tmp_path / "out", cluster=Cluster(workers=2)))
+    for event in run:
         if isinstance(event, Started):
             said = event.device
         if isinstance(event, FileDone) and event.index == 5 and not killed:
@@ -41,6 +36,7 @@ def test_a_worker_that_dies_has_its_files_redone_and_nothing_twice(model, many, 
     assert killed
     assert killed[0] != os.getpid()
     assert said.startswith("Dask, ")
+    rows = run.result
     assert len(rows) == 30
     assert max(Counter(row["file"] for row in rows).values()) == 1
     assert sorted(row["file"][-7:-4] for row in rows if row["status"] == "failed") == ["003", "016"]
@@ -59,19 +55,15 @@ def test_files_whose_rows_were_lost_are_handed_out_again(model, many, tmp_path):
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as other,
     ):
-        run = segment_folder.events(folder, model, tmp_path / "out", cluster=Cluster(cluster.scheduler_address))
-        while True:
-            try:
-                event = next(run)
-            except StopIteration as end:
-                rows = end.value
-                break
+        there = Cluster(cluster.scheduler_address)
+        run = Running(segment_folder.events(folder, model, tmp_path / "out", cluster=there))
+        for event in run:
             if isinstance(event, FileDone) and not lost:
                 keys = [key for key in cluster.scheduler.tasks if str(key).startswith("segment-")]
                 lost = len(keys)
                 other.cancel([distributed.Future(key, other) for key in keys], force=True)
     assert lost > 1
-    assert [row["status"] for row in rows] == ["done"] * 12
+    assert [row["status"] for row in run.result] == ["done"] * 12
     assert len((tmp_path / "out" / "ledger.jsonl").read_text().splitlines()) == 12
 
 

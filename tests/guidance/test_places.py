@@ -10,7 +10,7 @@ import torch
 from tiny import blobs
 
 from napari_unetseg.data.annotation import from_mask
-from napari_unetseg.events import Control, Note, TileDone
+from napari_unetseg.events import Control, Note, Running, TileDone
 from napari_unetseg.guidance import Candidate, candidates_of, suggest
 from napari_unetseg.guidance.places import _spread_out
 from napari_unetseg.nets import Model
@@ -138,16 +138,10 @@ class Slow(Reading):
 def test_time_is_kept_and_a_stop_still_answers(six):
     some = [candidate(f"{i}", sure(64, 64)) for i in range(200)]
     begin = time.monotonic()
-    run = suggest.events(some, model_of(net=Slow()), seconds=0.4)
-    events = []
-    while True:
-        try:
-            events.append(next(run))
-        except StopIteration as end:
-            found = end.value
-            break
+    run = Running(suggest.events(some, model_of(net=Slow()), seconds=0.4))
+    events = list(run)
     assert time.monotonic() - begin < 5
-    assert found
+    assert run.result
     assert 1 <= len(events) < 100
     assert isinstance(events[-1], TileDone)
     control = Control()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_unetseg.events import Control, Note
+from napari_unetseg.events import Control, Note, Running
 from napari_unetseg.guidance import Candidate, contradictions, doubted_strokes, find_slips
 from napari_unetseg.nets import Model
 from napari_unetseg.plan import NetSpec, Plan
@@ -55,14 +55,9 @@ def test_of_an_image_and_of_nothing():
         Candidate("slip", lambda: (Volume(logits[None]), strokes)),
         Candidate("bad", lambda: (Volume(np.zeros((3, 64, 64), np.float32)), strokes)),
     ]
-    run, found = find_slips.events(cases, model_of(2)), None
-    events = []
-    while found is None:
-        try:
-            events.append(next(run))
-        except StopIteration as end:
-            found = end.value
-    assert [(one.case, one.voxels) for one in found] == [("slip", 40)]
+    run = Running(find_slips.events(cases, model_of(2)))
+    events = list(run)
+    assert [(one.case, one.voxels) for one in run.result] == [("slip", 40)]
     assert ["bad" in event.text for event in events if isinstance(event, Note)] == [True]
     control = Control()
     control.stop()

@@ -11,7 +11,7 @@ from torch import nn
 from napari_unetseg.data.patches import PatchSampler, Prepared
 from napari_unetseg.devices import Compute
 from napari_unetseg.errors import ModelError, PlanError
-from napari_unetseg.events import TileDone
+from napari_unetseg.events import Running, TileDone
 from napari_unetseg.inference import Predictor, predict
 from napari_unetseg.nets import Model, build
 from napari_unetseg.plan import Plan
@@ -36,12 +36,9 @@ def predictor(neighbours: int = 0, net: nn.Module | None = None, axes: str = "al
 
 
 def run(ready: Predictor, image: np.ndarray, spacing=None) -> tuple[np.ndarray, list[TileDone]]:
-    events, generator = [], ready.tiles(image, spacing=spacing)
-    while True:
-        try:
-            events.append(next(generator))
-        except StopIteration as end:
-            return end.value, events
+    tiles = Running(ready.tiles(image, spacing=spacing))
+    events = list(tiles)
+    return tiles.result, events
 
 
 @pytest.mark.parametrize("shape", [(9, 20, 33), (1, 17, 5)])

@@ -9,7 +9,7 @@ from tiny import blobs
 import napari_unetseg as nus
 from napari_unetseg.data.annotation import overrule
 from napari_unetseg.data.annotator import correct, scribble
-from napari_unetseg.events import Note
+from napari_unetseg.events import Note, Running
 from napari_unetseg.metrics import dice
 
 SMALL = nus.Plan(
@@ -103,13 +103,9 @@ def test_an_oblique_volume_with_two_organs_keeps_its_place_in_the_patient(tmp_pa
 def test_the_demo_runs_by_itself(tmp_path, sample):
     from napari_unetseg.demo import RoundDone, run_demo
 
-    run, events = run_demo.events(tmp_path / "demo", sample=sample, minutes=0.03), []
-    while True:
-        try:
-            events.append(next(run))
-        except StopIteration as end:
-            result = end.value
-            break
+    run = Running(run_demo.events(tmp_path / "demo", sample=sample, minutes=0.03))
+    events = list(run)
+    result = run.result
     rounds = [event for event in events if isinstance(event, RoundDone)]
     assert [done.number for done in rounds] == [1, 2]
     assert all("untouched image" in done.scores.rule for done in rounds)

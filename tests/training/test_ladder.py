@@ -14,7 +14,7 @@ import napari_unetseg as nus
 from napari_unetseg.data import Batch
 from napari_unetseg.devices import is_out_of_memory
 from napari_unetseg.errors import OutOfMemory
-from napari_unetseg.events import Note, StepDone, Validated
+from napari_unetseg.events import Note, Running, StepDone, Validated
 from napari_unetseg.training import fine_tune, job, loop
 from napari_unetseg.training.ladder import portions
 
@@ -59,13 +59,9 @@ def quick(**training) -> nus.Plan:
 
 
 def run(data, plan, out=None, resume=False):
-    events = []
-    verb = fine_tune.events(data, plan, folder=out, resume=resume)
-    while True:
-        try:
-            events.append(next(verb))
-        except StopIteration as end:
-            return end.value, events, [e.text for e in events if isinstance(e, Note)]
+    verb = Running(fine_tune.events(data, plan, folder=out, resume=resume))
+    events = list(verb)
+    return verb.result, events, [e.text for e in events if isinstance(e, Note)]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import napari_unetseg as nus
 from napari_unetseg.data.annotator import scribble
 from napari_unetseg.data.hints import encode_hints
 from napari_unetseg.errors import Stopped
-from napari_unetseg.events import Control, Leads, PreviewReady, StepDone, TileDone, Validated, View
+from napari_unetseg.events import Control, Leads, PreviewReady, Running, StepDone, TileDone, Validated, View
 from napari_unetseg.training import fine_tune
 from napari_unetseg.training.job import prepare_job
 from napari_unetseg.training.teacher import _near_strokes, learn_hints, teach
@@ -48,13 +48,9 @@ def test_the_instant_model_answers_before_the_first_step(project):
 
 def test_the_better_of_the_two_is_kept_unless_a_net_was_asked_for(project):
     hopeless = {"epochs": 1, "steps_per_epoch": 1, "learning_rate": 10.0, "average": 0.0, "schedule": "constant"}
-    events, model = [], None
-    run = fine_tune.events(project, plan(**hopeless))
-    while model is None:
-        try:
-            events.append(next(run))
-        except StopIteration as end:
-            model = end.value
+    run = Running(fine_tune.events(project, plan(**hopeless)))
+    events = list(run)
+    model = run.result
     assert [event.who for event in events if isinstance(event, Leads)] == ["instant"]
     assert model.plan.net.name == "instant"
     assert model.scores.mean_dice > max(e.scores.mean_dice for e in events if isinstance(e, Validated))
@@ -108,14 +104,9 @@ def test_stopped_while_it_is_taught_a_model_gone_on_from_is_left_alone(project, 
 def test_a_round_that_gains_nothing_gives_back_the_model_it_went_on_from(project, tmp_path):
     first = fine_tune(project, plan(epochs=10), folder=tmp_path / "one")
     hopeless = plan(epochs=1, steps_per_epoch=1, learning_rate=10.0, average=0.0, schedule="constant")
-    events, again = [], None
-    run = fine_tune.events(project, hopeless, start=tmp_path / "one")
-    while again is None:
-        try:
-            events.append(next(run))
-        except StopIteration as end:
-            again = end.value
-    assert again.id == first.id
+    run = Running(fine_tune.events(project, hopeless, start=tmp_path / "one"))
+    events = list(run)
+    assert run.result.id == first.id
     floor = next(event.scores for event in events if isinstance(event, Validated))
     assert floor.mean_dice == pytest.approx(first.scores.mean_dice)
 

@@ -7,6 +7,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 
+from napari_unetseg.events import finish
 from napari_unetseg.nets import BLOCKS, NETS, SKIPS
 from napari_unetseg.worker.verbs import VERBS, Bench
 
@@ -30,12 +31,7 @@ class Facts:
 
 def _end(run):
     """Result of a verb that may be a generator."""
-    while not isinstance(run, dict):
-        try:
-            next(run)
-        except StopIteration as end:
-            run = end.value
-    return run
+    return run if isinstance(run, dict) else finish(run)
 
 
 @pytest.fixture

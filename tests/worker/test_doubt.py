@@ -11,7 +11,7 @@ from tiny import blobs
 import napari_unetseg as nus
 from napari_unetseg.data.annotation import from_mask
 from napari_unetseg.errors import EngineError, ModelError, PlanError
-from napari_unetseg.events import Control, TileDone
+from napari_unetseg.events import Control, Running, TileDone
 from napari_unetseg.project import Project
 from napari_unetseg.training import fine_tune
 from napari_unetseg.volume import Volume
@@ -58,12 +58,10 @@ def ask(project, model, tmp_path):
         ask.events = []
         if isinstance(run, dict):
             return run
-        while True:
-            try:
-                ask.events.append(next(run))
-            except StopIteration as end:
-                json.dumps(end.value)  # nothing but plain values travels
-                return end.value
+        running = Running(run)
+        ask.events = list(running)
+        json.dumps(running.result)  # nothing but plain values travels
+        return running.result
 
     return ask
 

@@ -9,7 +9,7 @@ import pytest
 from tiny import blobs
 
 from napari_unetseg.errors import Stopped
-from napari_unetseg.events import Control
+from napari_unetseg.events import Control, finish
 from napari_unetseg.project import Project
 from napari_unetseg.volume import Volume
 from napari_unetseg.worker import instant
@@ -33,13 +33,10 @@ def ask(scene, tmp_path):
     project, bench = scene[0], Bench(tmp_path)
 
     def ask(case, control=None, **args):
-        run = VERBS["instant"]({"project": str(project.path), "case": case, **args}, control or Control(), bench)
-        while True:
-            try:
-                next(run)
-            except StopIteration as end:
-                json.dumps(end.value)
-                return end.value
+        args = {"project": str(project.path), "case": case, **args}
+        found = finish(VERBS["instant"](args, control or Control(), bench))
+        json.dumps(found)
+        return found
 
     ask.bench = bench
     return ask

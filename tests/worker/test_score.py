@@ -11,7 +11,7 @@ from tiny import blobs
 from napari_unetseg.data.annotation import from_mask
 from napari_unetseg.data.truth import as_classes
 from napari_unetseg.errors import AnnotationError, Stopped
-from napari_unetseg.events import Control, TileDone
+from napari_unetseg.events import Control, Running, TileDone
 from napari_unetseg.instant import fit_instant
 from napari_unetseg.io import write
 from napari_unetseg.metrics import dice
@@ -48,16 +48,11 @@ def scene(tmp_path_factory):
 
 def ask(scene, folder, control=None, **args):
     project, model, _ = scene
-    run = VERBS["score_cases"](
-        {"project": str(project.path), "model": model, **args}, control or Control(), Bench(folder)
-    )
-    events = []
-    while True:
-        try:
-            events.append(next(run))
-        except StopIteration as end:
-            json.dumps(end.value)
-            return end.value, events
+    args = {"project": str(project.path), "model": model, **args}
+    run = Running(VERBS["score_cases"](args, control or Control(), Bench(folder)))
+    events = list(run)
+    json.dumps(run.result)
+    return run.result, events
 
 
 def test_against_files_of_0_and_255(scene, tmp_path):
