@@ -208,11 +208,9 @@ def _geometry(fields: dict[str, Any], space: Sequence[int], path: Path) -> Geome
         steps = np.array([directions[axis] for axis in space])
         origin = np.asarray(fields.get("space origin", np.zeros(steps.shape[1])), dtype=float)
         unit, factor = _unit(fields.get("space units"), range(len(space)))
-        if not np.isfinite(origin).all():  # somewhere in the patient is nowhere in particular
-            logger.warning(
-                "%s: its origin %s is no place; it is taken to lie in no patient", path.name, origin.tolist()
-            )
-            frame, unit = "", unit if frame == "" or "space units" in fields else "mm"
+        if frame and not np.isfinite(origin).all():
+            logger.warning("%s: its origin %s is no place; it is taken to lie in no patient", path.name, origin)
+            frame, unit = "", unit if "space units" in fields else "mm"
         if frame and unit != "mm":
             factor *= {"um": 1e-3, "nm": 1e-6}.get(unit, 1.0)
             unit = "mm"

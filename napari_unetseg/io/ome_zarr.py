@@ -1,4 +1,6 @@
-"""OME-Zarr 0.4 and 0.5: a folder of chunks with axes, units and scales; read and written in regions, level 0 of it.
+"""OME-Zarr 0.4 and 0.5: a folder of chunks with axes, units and scales; read and written in regions.
+
+The finest level is read. Coarser ones are written where an image is larger than one chunk.
 
 The format knows scale and translation only. A rotated volume carries its whole geometry under a key of ours, which
 other programs leave alone.
@@ -19,6 +21,7 @@ from napari_unetseg.io.formats import FORMATS, Format, available_memory, compact
 from napari_unetseg.io.itk import KEY
 from napari_unetseg.io.lazy import Layout, LazyVolume, Store, arranged
 from napari_unetseg.io.ome_zarr_axes import Axes, axes_of, geometry_of, to_multiscale
+from napari_unetseg.io.pyramid import factors_of, fill_levels
 from napari_unetseg.volume import Geometry, LabelVolume, Volume
 
 __all__ = ["OmeZarr", "kinds_of_zarr"]
@@ -63,7 +66,7 @@ class OmeZarr(Format):
         return _lazy(_image_source(_open_node(path), path), path)
 
     def write(self, path: Path, volume: Volume | LabelVolume, like: Volume | LabelVolume | None) -> None:
-        """Write one level, in the version of `like`."""
+        """Write it in the version of `like`, with coarser levels where it is large."""
         labels = isinstance(volume, LabelVolume)
         array = compact(volume.data) if labels else volume.data
         if array.dtype == np.float16:  # a type that few readers know
@@ -71,6 +74,7 @@ class OmeZarr(Format):
         header = (like if like is not None and _VERSION in like.header else volume).header
         store = self.create_lazy(path, Layout(array.shape, array.dtype, volume.geometry, header, labels))
         store.array[...] = array
+        store.close()
 
     def named(self, path: Path) -> None:
         """Labels that were written into an image are listed there."""
@@ -78,7 +82,7 @@ class OmeZarr(Format):
             _list_labels(path.parents[1], path.name)
 
     def create_lazy(self, path: Path, layout: Layout) -> Store:
-        """Empty arrays with all their metadata; chunks of zeros are not stored."""
+        """Empty arrays with all their metadata, the coarser ones filled at the end; chunks of zeros are not stored."""
         import zarr
 
         if layout.dtype.kind not in "iuf" or layout.dtype == np.float16:
@@ -88,7 +92,8 @@ class OmeZarr(Format):
         spatial = layout.shape[-len(sides) :]
         chunks = tuple(min(side, size) for side, size in zip(sides, spatial, strict=True))
         root = zarr.create_group(path, zarr_format=3 if version == "0.5" else 2)
-        multiscale, names = to_multiscale(layout.geometry, labels=layout.labels)
+        factors = factors_of(spatial, layout.geometry.spacing, sides[-1])
+        multiscale, names = to_multiscale(layout.geometry, layout.labels, factors)
         attributes: dict[str, Any] = {"multiscales": [multiscale]}
         if layout.labels:
             attributes["image-label"] = {}
@@ -101,17 +106,21 @@ class OmeZarr(Format):
         if (whole := _beyond(layout.geometry)) is not None:
             attributes[KEY] = whole
         root.attrs.update(attributes)
-        array = root.create_array(
-            "0",
-            shape=layout.shape,
-            dtype=layout.dtype,
-            chunks=chunks if layout.labels else (1, *chunks),
-            compressors=_compressor(version),
-            fill_value=0,
-            chunk_key_encoding={"name": "default" if version == "0.5" else "v2", "separator": "/"},
-            dimension_names=names if version == "0.5" else None,
-        )
-        return Store(array)
+        lead = layout.shape[: -len(sides)]
+        arrays = [
+            root.create_array(
+                str(number),
+                shape=(*lead, *(-(-size // by) for size, by in zip(spatial, factor, strict=True))),
+                dtype=layout.dtype,
+                chunks=(*(1,) * len(lead), *chunks),
+                compressors=_compressor(version),
+                fill_value=0,
+                chunk_key_encoding={"name": "default" if version == "0.5" else "v2", "separator": "/"},
+                dimension_names=names if version == "0.5" else None,
+            )
+            for number, factor in enumerate(factors)
+        ]
+        return Store(arrays[0], lambda: fill_levels(arrays, factors, layout.labels))
 
 
 def _list_labels(image: Path, name: str) -> None:

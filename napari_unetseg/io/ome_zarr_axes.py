@@ -146,23 +146,41 @@ def geometry_of(axes: Axes) -> Geometry:
     return Geometry(tuple(np.abs(scale)), unit, affine)
 
 
-def to_multiscale(geometry: Geometry, labels: bool) -> tuple[dict[str, Any], list[str]]:
-    """Entry of ``multiscales`` with one level, and the names of its axes.
+def to_multiscale(
+    geometry: Geometry, labels: bool, factors: Sequence[Sequence[int]] = ()
+) -> tuple[dict[str, Any], list[str]]:
+    """Entry of ``multiscales``, and the names of its axes.
 
-    The translation is written where the array axes point along the world's; elsewhere it would mislead.
+    The translation is written where the array axes point along the world's; elsewhere it would mislead, and coarser
+    levels are placed against the finest only.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        Of the finest level.
+    labels : bool
+        Without channels, and every so many voxels are kept; in an image the mean of them lies in their middle.
+    factors : sequence of sequence of int, optional
+        By what the axes of each level are divided; one level when omitted.
     """
     names = ([] if labels else ["c"]) + list(geometry.axes.lower())
     axes: list[dict[str, Any]] = [] if labels else [{"name": "c", "type": "channel"}]
     for name in geometry.axes.lower():
         unit = {"unit": _THEIRS[geometry.unit]} if geometry.unit in _THEIRS else {}
         axes.append({"name": name, "type": "space", **unit})
-    one = [] if labels else [1.0]
-    zero = [] if labels else [0.0]
-    steps: list[dict[str, Any]] = [{"type": "scale", "scale": one + list(geometry.spacing)}]
-    ndim = geometry.ndim
+    one, zero = ([], []) if labels else ([1.0], [0.0])
+    ndim, spacing = geometry.ndim, np.array(geometry.spacing)
     # a patient's world counts x, y, z
     matrix = geometry.affine[2::-1] if geometry.world else geometry.affine[:3]
-    inner = matrix[3 - ndim :, 3 - ndim : 3]
-    if np.allclose(inner, np.diag(geometry.spacing), atol=1e-6 * min(geometry.spacing)) and matrix[3 - ndim :, 3].any():
-        steps.append({"type": "translation", "translation": zero + [float(v) for v in matrix[3 - ndim :, 3]]})
-    return {"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": steps}]}, names
+    inner, start = matrix[3 - ndim :, 3 - ndim : 3], matrix[3 - ndim :, 3]
+    if not np.allclose(inner, np.diag(spacing), atol=1e-6 * min(spacing)):
+        start = np.zeros(ndim)
+    datasets = []
+    for number, factor in enumerate(factors or [(1,) * ndim]):
+        by = np.array(factor)
+        begin = start + (0 if labels else (by - 1) / 2 * spacing)
+        steps: list[dict[str, Any]] = [{"type": "scale", "scale": one + (spacing * by).tolist()}]
+        if begin.any():
+            steps.append({"type": "translation", "translation": zero + begin.tolist()})
+        datasets.append({"path": str(number), "coordinateTransformations": steps})
+    return {"axes": axes, "datasets": datasets}, names
