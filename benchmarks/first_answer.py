@@ -3,7 +3,7 @@
     xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/first_answer.py [--strokes 5] [--picture FILE]
 
 For an image of 512 x 512 and a volume of 256³: seconds from the end of a stroke to the moment its mask is in the layer,
-the pause of the window (0.4 s) included; first after opening, then the median and the longest of the next strokes, and
+the pause of the window (0.2 s) included; first after opening, then the median and the longest of the next strokes, and
 of going to another plane. `worker` is the part that the worker took.
 """
 

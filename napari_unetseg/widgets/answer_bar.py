@@ -46,7 +46,7 @@ class AnswerBar(QWidget):
         for beside in (self.badge, self.switch):
             line.setAlignment(beside, Qt.AlignmentFlag.AlignVCenter)
         self.setLayout(line)
-        self._pause = timer(self, 400, self._ask)
+        self._pause = timer(self, 200, self._ask)
         self.switch.clicked.connect(self.answers.turn)
         answers.wanted.connect(self._wait)
         answers.changed.connect(self.refresh)

@@ -67,6 +67,8 @@ class Workbench(QWidget):
         self.setObjectName("unetsegBench")
         self.setAcceptDrops(True)
         self.jobs = jobs or QtJobs()
+        with contextlib.suppress(UnetSegError):  # said again, aloud, when something is asked of it
+            self.jobs.start()  # before all else: it loads while the window is made
         self.workspace = Workspace(self.jobs, self.jobs.aside)
         self.context = Context(viewer, self.workspace)
         self.images = ImagesPanel(self.context)
@@ -90,7 +92,7 @@ class Workbench(QWidget):
         self._log: list[str] = []
         self._crash = ""  # what the worker died of, until the user does the next thing
         self._ready = ""  # what it said when the worker was warm
-        self._at_home: Any = None  # project whose first image was brought into view
+        self._at_home = False  # whether the project's first image was brought into view
         self._stage = self.workspace.stage
         self._lay_out()
         self._connect()
@@ -100,8 +102,7 @@ class Workbench(QWidget):
         self._shut = _Shut(self.context, self.jobs, self.workspace)
         self.destroyed.connect(self._shut)
         QApplication.instance().aboutToQuit.connect(self._shut)
-        with contextlib.suppress(UnetSegError):  # said again, aloud, when something is asked of it
-            self.jobs.start()
+        with contextlib.suppress(UnetSegError):
             self.workspace.ask_nets()  # before anything that takes long can be asked
 
     # -- looks ------------------------------------------------------------------------------------------------
@@ -214,6 +215,7 @@ class Workbench(QWidget):
 
     def _on_project(self, project: Any) -> None:
         self._move_on()
+        self._at_home = False
         if project is None:
             for section in self.sections:
                 section.set_open(section is self.sections[0])
@@ -226,8 +228,8 @@ class Workbench(QWidget):
             self.context.bridge.annotate()
             if self.workspace.rounds:
                 self._section(self.review).set_open(True)
-            if self._at_home is not self.workspace.project:
-                self._at_home = self.workspace.project
+            if not self._at_home:
+                self._at_home = True
                 self.show_step(self.annotate)
         elif self.workspace.project is not None:
             self._section(self.classes).set_open(True)
@@ -385,8 +387,11 @@ def open_workbench(
     workbench : Workbench
         The dock's content.
     """
+    jobs = QtJobs()
+    with contextlib.suppress(UnetSegError):
+        jobs.start()  # napari takes seconds to open, and the worker as many to load
     viewer = viewer or napari.Viewer(title="napari-unetseg")
-    bench = Workbench(viewer)
+    bench = Workbench(viewer, jobs)
     viewer.window.add_dock_widget(bench, name=TITLE, area="right")
     if project_path is not None:
         bench.images.open_project(str(project_path))

@@ -125,9 +125,10 @@ class FirstAnswer:
         An answer that is still being worked out is no longer wanted.
         """
         workspace = self.workspace
+        if workspace.project is None:
+            return
         reason = self.why_not()
-        ready = reason and reason == missing_strokes(workspace.stroke_counts())
-        if (reason and not ready) or workspace.project is None:
+        if reason and reason != missing_strokes(workspace.stroke_counts()):
             return
         args = {
             "project": str(workspace.project.path),
@@ -153,7 +154,7 @@ class FirstAnswer:
 
     def _on_strokes(self, _: Any = None) -> None:
         self._turn += 1
-        self.wanted.emit(0.4)
+        self.wanted.emit(0.2)
 
     def _on_case(self, _: Any = None) -> None:
         self._shown, self.index = None, None

@@ -98,12 +98,12 @@ def test_an_image_that_is_done_says_so_and_one_with_a_doubt_how_much(bench):
     assert words() == "99 % painted"
 
 
-def test_project_after_project_leaves_no_layer_behind(bench, tmp_path, images):
+def test_project_after_project_leaves_nothing_behind(bench, tmp_path, images, qtbot):
     import gc
     import threading
     import weakref
 
-    seen, threads = [], set()
+    seen, projects, threads = [], [weakref.ref(bench.workspace.project)], set()
     for number in range(4):
         bench.images.create_project(str(tmp_path / f"{number}.unetseg"))
         bench.images.add_paths([str(images)])
@@ -111,10 +111,16 @@ def test_project_after_project_leaves_no_layer_behind(bench, tmp_path, images):
         bench.images.go_further(1)
         seen += [weakref.ref(layer) for layer in bench.context.viewer.layers]
         gc.collect()
+        assert [project() for project in projects] == [None] * len(projects)
+        projects.append(weakref.ref(bench.workspace.project))
         threads.add(threading.active_count())
         assert len(bench.context.viewer.layers) == 3
         assert sum(layer() is not None for layer in seen) <= 4
     assert len(threads) == 1
+    bench.workspace.close_project()
+    gc.collect()
+    assert projects[-1]() is None
+    bench.answer.answers.ask()  # the pause after the last stroke ends when there is no project any more
 
 
 def test_a_volume_of_the_users_own_stays_while_planes_are_painted(bench):
