@@ -1,7 +1,7 @@
 """Five folds of every architecture on every set: mean and spread of Jaccard, Dice and HD95, and paired tests.
 
-    python benchmarks/folds.py DATA [--sets ...] [--nets ...] [--minutes 0.33 | --steps N] [--width W] [--piece 540]
-        [-o OUT]
+    python benchmarks/folds.py DATA [--sets ...] [--nets ...] [--minutes 0.33 | --steps N] [--width W] [--patch P]
+        [--piece 540] [-o OUT]
 
 DATA holds the public sets, each with its split.json, whose five folds by group are used. A piece ends by itself after
 about so many seconds; the same command goes on. With everything done, the tables are written to OUT/folds.md. On a
@@ -38,6 +38,7 @@ def main() -> None:
     options.add_argument("--minutes", type=float, default=0.33)
     options.add_argument("--steps", type=int, help="instead of minutes")
     options.add_argument("--width", type=float, help="of the nets, 1 the papers'; by default what the planning decides")
+    options.add_argument("--patch", type=int, help="side of the patches, likewise")
     options.add_argument("--most", type=int, default=MOST, help="cases of a set; 0 for all")
     options.add_argument("--device", default="auto")
     options.add_argument("--piece", type=float, default=float("inf"), help="seconds after which this call ends")
@@ -64,7 +65,9 @@ def compare(name: str, given: argparse.Namespace, end: float) -> Comparison | No
     budget = {"minutes": given.minutes}
     if given.steps:
         budget = {"epochs": max(1, given.steps // 10), "steps_per_epoch": 10}
-    plan = Plan(training={**budget, "device": given.device}, net={"width": given.width} if given.width else {})
+    patch = {"patch": (given.patch,) * dataset.ndim} if given.patch else {}
+    width = {"width": given.width} if given.width else {}
+    plan = Plan(training={**budget, **patch, "device": given.device}, net=width)
     control = Control()
     run = Running(compare_nets.events(dataset, nets, out=given.out / name, plan=plan, control=control))
     for _ in run:
@@ -79,6 +82,7 @@ def table(done: dict[str, Comparison], given: argparse.Namespace) -> list[str]:
     budget = f"{given.steps} steps" if given.steps else f"{given.minutes:g} minutes"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() and given.device != "cpu" else "processor"
     width = f", width {given.width:g}" if given.width else ""
+    width += f", patches of {given.patch}" if given.patch else ""
     lines = [f"{budget} a training{width}, {device}, torch {torch.__version__}, {time.strftime('%d %B %Y')}.", ""]
     lines += ["| set | net | class | cases | Dice | Jaccard | HD95 | p against the best (Holm) |", "|" + "---|" * 8]
     for name, comparison in done.items():
