@@ -6,7 +6,7 @@ same device and as many threads. What each needs is imported only when it is use
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import itertools
 import json
 import os
@@ -17,11 +17,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
+import napari_unetseg
 from napari_unetseg.data import Dataset
 from napari_unetseg.data.annotation import to_mask
 from napari_unetseg.data.dataset import Case, Sample
@@ -34,7 +35,7 @@ from napari_unetseg.plan import Plan
 from napari_unetseg.training import fine_tune
 from napari_unetseg.volume import Volume
 
-SIDE = {2: 256, 3: 64}  # of MONAI's patches, unless the images are smaller
+SIDE = {2: 128, 3: 48}  # of MONAI's patches, unless the images are smaller
 
 
 @dataclass
@@ -60,35 +61,76 @@ class Task:
     device: str
     threads: int
     seed: int
+    busy: bool = False  # whether the clock counts processor seconds
+    nnunet: str | None = None  # python that nnU-Net runs in
 
 
-class System(Protocol):
-    """One way to get from strokes to masks."""
+class System:
+    """One way to get from strokes to masks.
+
+    Attributes
+    ----------
+    title, package : str
+        As it is called in tables, and what must be installed for it.
+    steady : bool
+        Whether a short training is the beginning of a longer one, so that one run can be looked at on its way.
+    steps : str
+        What it got done so far.
+    """
+
+    title: ClassVar[str]
+    package: ClassVar[str]
+    steady: ClassVar[bool] = True
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.steps = task, ""
 
     def warm_up(self) -> None:
         """Load what is loaded once a session, before any clock runs."""
 
-    def learn(self, painted: Sequence[Painted], seconds: float) -> float | None:
+    def versions(self) -> str:
+        """What was measured."""
+        return f"{self.package} {importlib.metadata.version(self.package)}"
+
+    def learn(self, painted: Sequence[Painted], seconds: float) -> float:
         """Learn from all strokes for at most about so many seconds, going on from what there is.
 
-        Returns the seconds that it took where the clock outside would tell too many.
+        Returns the seconds that it took.
         """
+        begin = time.monotonic()
+        self._learn(painted, seconds)
+        return time.monotonic() - begin
 
-    def masks(self, images: Sequence[Volume]) -> list[np.ndarray]:
-        """Masks of images: 0 background, 1.. classes."""
+    def masks(self, images: Sequence[Volume]) -> tuple[list[np.ndarray], float]:
+        """Masks of images, 0 background, 1.. classes; and the seconds they took."""
+        begin = time.monotonic()
+        masks = self._masks(images)
+        return masks, time.monotonic() - begin
+
+    def _learn(self, painted: Sequence[Painted], seconds: float) -> None:
+        raise NotImplementedError
+
+    def _masks(self, images: Sequence[Volume]) -> list[np.ndarray]:
+        raise NotImplementedError
 
 
-class Ours:
+class Ours(System):
     """napari-unetseg as its window does it: `fine_tune` with its own decisions, going on from the last model."""
 
+    title, package, steady = "ours", "torch", False
+
     def __init__(self, task: Task) -> None:
-        self.task = task
+        super().__init__(task)
         self.model: Model | None = None
 
     def warm_up(self) -> None:
-        choose_compute(self.task.device)
+        for dims in (2, 3):
+            choose_compute(self.task.device, dims=dims)
 
-    def learn(self, painted: Sequence[Painted], seconds: float) -> None:
+    def versions(self) -> str:
+        return f"napari-unetseg {napari_unetseg.__version__}, torch {torch.__version__}"
+
+    def _learn(self, painted: Sequence[Painted], seconds: float) -> None:
         cases = tuple(Case(one.name, one.name, None, None, one) for one in painted)
         image = painted[0].image
         dataset = Dataset(cases, self.task.classes, "annotation", (), image.data.shape[0], image.ndim)
@@ -100,32 +142,39 @@ class Ours:
             self.model = fine_tune(dataset, plan, minutes=seconds / 60, start=start)
         except Stopped:  # no time for a first step of the net: what the window shows by then is the instant model
             self.model = fit_instant(dataset, plan)
+        facts = self.model.facts
+        self.steps = f"{facts['steps']}, kept {facts.get('kept_step', 'instant')}"
 
-    def masks(self, images: Sequence[Volume]) -> list[np.ndarray]:
-        if self.model is None:
-            raise TimeoutError
+    def _masks(self, images: Sequence[Volume]) -> list[np.ndarray]:
+        assert self.model is not None
         return [predict(self.model, image).data for image in images]
 
 
-class Forest:
+class Forest(System):
     """scikit-image's trainable segmentation, as its gallery has it: multiscale features and a random forest.
 
     The recipe of ilastik, Labkit and Weka. It knows no time: it is done when it is done.
     """
 
+    title, package = "scikit-image forest", "scikit-image"
+
     def __init__(self, task: Task) -> None:
-        self.task = task
+        super().__init__(task)
         self.forest: Any = None
+        self._known = 0  # voxels learned from
         self._largest = 16.0  # sigma of the features, smaller for thin volumes
         self._features: dict[str, np.ndarray] = {}
 
     def warm_up(self) -> None:
         import skimage.feature  # noqa: F401
 
-    def learn(self, painted: Sequence[Painted], seconds: float) -> None:
+    def _learn(self, painted: Sequence[Painted], seconds: float) -> None:
         from sklearn.ensemble import RandomForestClassifier
 
-        values, labels = [], []
+        known = sum(int((one.strokes > 0).sum()) for one in painted)
+        if known == self._known:
+            return  # more time changes nothing
+        self._known, values, labels = known, [], []
         if self.forest is None:
             self._largest = min(16.0, max(2.0, min(min(one.image.shape) for one in painted) / 2))
         for one in painted:
@@ -136,7 +185,7 @@ class Forest:
         self.forest = RandomForestClassifier(100, n_jobs=self.task.threads, random_state=self.task.seed)
         self.forest.fit(np.concatenate(values), np.concatenate(labels))
 
-    def masks(self, images: Sequence[Volume]) -> list[np.ndarray]:
+    def _masks(self, images: Sequence[Volume]) -> list[np.ndarray]:
         found = []
         for image in images:
             features = self._describe(image)
@@ -150,16 +199,20 @@ class Forest:
         return multiscale_basic_features(np.moveaxis(image.data, 0, -1), sigma_max=self._largest, channel_axis=-1)
 
 
-class Monai:
+class Monai(System):
     """MONAI: BasicUNet, MONAI's transforms, cache, loader and sliding window; cross-entropy where strokes are.
 
     Its Dice losses know no unlabelled voxels, or mask before the activation; cross-entropy with an index to ignore is
-    what its users take for strokes.
+    what its users take for strokes. Patches and batches are of ours' size, and the precision is what ours probed to be
+    fastest here: with those of its examples (batches of 8 patches of 256 x 256, float32) a processor takes 10 s a step.
     """
 
+    title, package = "MONAI BasicUNet", "monai"
+
     def __init__(self, task: Task) -> None:
-        self.task = task
+        super().__init__(task)
         self.net: Any = None
+        self.taken = 0
 
     def warm_up(self) -> None:
         import monai.data
@@ -167,31 +220,42 @@ class Monai:
         import monai.networks.nets
         import monai.transforms  # noqa: F401
 
-    def learn(self, painted: Sequence[Painted], seconds: float) -> None:
+        for dims in (2, 3):
+            choose_compute(self.task.device, dims=dims)
+
+    def _learn(self, painted: Sequence[Painted], seconds: float) -> None:
         begin = time.monotonic()
         if self.net is None:
             self._make(painted[0].image)
         self.net.train()
         loss = torch.nn.CrossEntropyLoss(ignore_index=-1)
         for batch in self._batches(painted):
+            if self.taken and time.monotonic() - begin >= seconds:
+                return
             self.optimiser.zero_grad()
             target = batch["label"][:, 0].long().to(self.task.device) - 1
-            loss(self.net(batch["image"].to(self.task.device)), target).backward()
+            with self.compute.autocast():
+                logits = self.net(self.compute.place(batch["image"].as_tensor()))
+            loss(logits.float(), target).backward()
             self.optimiser.step()
-            if time.monotonic() - begin >= seconds:
-                return
+            self.taken += 1
+            self.steps = str(self.taken)
 
     @torch.no_grad()
-    def masks(self, images: Sequence[Volume]) -> list[np.ndarray]:
+    def _masks(self, images: Sequence[Volume]) -> list[np.ndarray]:
         from monai.inferers import sliding_window_inference
         from monai.transforms import NormalizeIntensity
+
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            with self.compute.autocast():
+                return self.net(self.compute.place(x)).float()
 
         self.net.eval()
         found = []
         for image in images:
             values = NormalizeIntensity(channel_wise=True)(image.data.astype(np.float32))
             tensor = torch.as_tensor(values)[None].to(self.task.device)
-            logits = sliding_window_inference(tensor, self.patch, 4, self.net, overlap=0.25, mode="gaussian")
+            logits = sliding_window_inference(tensor, self.patch, 4, forward, overlap=0.25, mode="gaussian")
             found.append(logits[0].argmax(0).cpu().numpy().astype(np.uint8))
         return found
 
@@ -202,10 +266,11 @@ class Monai:
         set_determinism(self.task.seed)
         side = SIDE[image.ndim]
         self.patch = tuple(min(side, max(16, 16 * (n // 16))) for n in image.shape)
-        self.net = BasicUNet(image.ndim, image.data.shape[0], len(self.task.classes)).to(self.task.device)
+        self.compute = choose_compute(self.task.device, dims=image.ndim)
+        self.net = self.compute.place(BasicUNet(image.ndim, image.data.shape[0], len(self.task.classes)))
         self.optimiser = torch.optim.AdamW(self.net.parameters(), 1e-3)
 
-    def _batches(self, painted: Sequence[Painted]) -> Iterator[dict[str, torch.Tensor]]:
+    def _batches(self, painted: Sequence[Painted]) -> Iterator[dict[str, Any]]:
         from monai import transforms as of
         from monai.data import CacheDataset, DataLoader
 
@@ -215,7 +280,7 @@ class Monai:
             of.NormalizeIntensityd("image", channel_wise=True),
             of.SpatialPadd(both, self.patch),
             of.RandCropByLabelClassesd(
-                both, "label", self.patch, [0, *[1] * (classes - 1)], classes, 4, warn=False, allow_smaller=True
+                both, "label", self.patch, [0, *[1] * (classes - 1)], classes, 2, warn=False, allow_smaller=True
             ),
             *(of.RandFlipd(both, 0.5, axis) for axis in range(dims)),
             of.RandRotate90d(both, 0.5, spatial_axes=(dims - 2, dims - 1)),
@@ -225,56 +290,89 @@ class Monai:
         ]
         files = [{"image": p.image.data.astype(np.float32), "label": p.strokes[None]} for p in painted]
         data = CacheDataset(files, of.Compose(chain), progress=False)
-        loader = DataLoader(data, batch_size=2, shuffle=True, num_workers=0)
+        loader = DataLoader(data, batch_size=2 if len(files) > 1 else 1, shuffle=True, num_workers=0)
         return itertools.chain.from_iterable(itertools.repeat(loader))
 
 
-class NnUnet:
+class NnUnet(System):
     """nnU-Net v2 with its ignore label, fingerprint, plans and preprocessing on the clock, cut when it is over.
 
-    It trains anew each time, in a process of its own (`rival_nnunet.py`), and predicts with the weights it has then.
+    It lives in a process of its own (`rival_nnunet.py`), which waits while it is looked at; for other strokes it
+    begins anew.
     """
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    title, package = "nnU-Net v2", "nnunetv2"
 
-    def warm_up(self) -> None:
-        """Each process loads for itself; its clock begins after that."""
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self._process: subprocess.Popen | None = None
+        self._known = -1
+        self._version = ""
+
+    def versions(self) -> str:
+        return self._version
 
     def learn(self, painted: Sequence[Painted], seconds: float) -> float:
+        known = sum(int((one.strokes > 0).sum()) for one in painted)
+        if known != self._known:
+            self._start(painted)
+        self._known = known
+        said = self._ask("learn", seconds)
+        self.steps, self._version = said["steps"], said["versions"]
+        return said["seconds"]
+
+    def masks(self, images: Sequence[Volume]) -> tuple[list[np.ndarray], float]:
+        folder = Path(self._place.name)
+        for number, image in enumerate(images):
+            np.savez(folder / f"image{number:04d}.npz", image=image.data, spacing=image.geometry.spacing)
+        said = self._ask("masks", len(images))
+        return [np.load(folder / f"mask{number:04d}.npy") for number in range(len(images))], said["seconds"]
+
+    def _start(self, painted: Sequence[Painted]) -> None:
+        self._end()
         self._place = tempfile.TemporaryDirectory()
         folder = Path(self._place.name)
         for number, one in enumerate(painted):
             np.savez(folder / f"painted{number}.npz", image=one.image.data, strokes=one.strokes,
                      spacing=one.image.geometry.spacing)  # fmt: skip
-        facts = {"classes": self.task.classes, "device": self.task.device, "threads": self.task.threads}
-        (folder / "task.json").write_text(json.dumps({**facts, "seconds": seconds}))
-        self._run(folder, "learn")
-        return json.loads((folder / "learned.json").read_text())["seconds"]
+        task = self.task
+        facts = {"classes": task.classes, "device": task.device, "threads": task.threads, "busy": task.busy}
+        (folder / "task.json").write_text(json.dumps(facts))
+        words = [task.nnunet or sys.executable, str(Path(__file__).with_name("rival_nnunet.py")), str(folder)]
+        pipe, log = subprocess.PIPE, (folder / "log.txt").open("w")
+        environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+        self._process = subprocess.Popen(words, env=environment, stdin=pipe, stdout=pipe, stderr=log, text=True)
 
-    def masks(self, images: Sequence[Volume]) -> list[np.ndarray]:
-        folder = Path(self._place.name)
-        for number, image in enumerate(images):
-            np.savez(folder / f"image{number:04d}.npz", image=image.data, spacing=image.geometry.spacing)
-        self._run(folder, "masks")
-        return [np.load(folder / f"mask{number:04d}.npy") for number in range(len(images))]
+    def _ask(self, what: str, number: float) -> dict[str, Any]:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([what, number]) + "\n")
+        self._process.stdin.flush()
+        for line in self._process.stdout:
+            if line.startswith('{"seconds"'):  # the rest is nnU-Net's own talk
+                return json.loads(line)
+        log = (Path(self._place.name) / "log.txt").read_text().strip().splitlines()
+        raise RuntimeError(log[-1] if log else "nnU-Net ended")
 
-    def _run(self, folder: Path, what: str) -> None:
-        script = Path(__file__).with_name("rival_nnunet.py")
-        words = [sys.executable, str(script), what, str(folder)]
-        done = subprocess.run(words, env={**os.environ, "PYTHONWARNINGS": "ignore"}, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr else f"exit {done.returncode}")
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.communicate()
+            self._place.cleanup()
 
-
-SYSTEMS: dict[str, tuple[type, str]] = {
-    "ours": (Ours, "torch"),
-    "scikit-image forest": (Forest, "skimage"),
-    "MONAI BasicUNet": (Monai, "monai"),
-    "nnU-Net v2": (NnUnet, "nnunetv2"),
-}
+    def __del__(self) -> None:
+        self._end()
 
 
-def missing(name: str) -> bool:
+SYSTEMS: dict[str, type[System]] = {"ours": Ours, "forest": Forest, "monai": Monai, "nnunet": NnUnet}
+
+
+def missing(name: str, nnunet: str | None) -> bool:
     """Whether what a system needs is not installed."""
-    return importlib.util.find_spec(SYSTEMS[name][1]) is None
+    if name == "nnunet" and nnunet:
+        return False
+    try:
+        importlib.metadata.version(SYSTEMS[name].package)
+    except importlib.metadata.PackageNotFoundError:
+        return True
+    return False

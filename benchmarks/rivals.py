@@ -1,15 +1,21 @@
 """Time to quality: Dice on images nobody painted on, against seconds of the machine and of a simulated hand.
 
-    python benchmarks/rivals.py DATA [--sets A,B] [--systems ours,...] [--budgets 5,10,30,60,120] [--seeds 3]
-        [--rounds 5 --round-seconds 30 --hand-seconds 30] [--device cpu] [--threads N] [-o benchmarks/results]
+    python benchmarks/rivals.py DATA [--sets A,B] [--systems ours,forest,monai,nnunet] [--budgets 5,10,30,60,120]
+        [--rounds 5 --round-seconds 30 --hand-seconds 30] [--seeds 3] [--device cpu] [--threads N | --busy]
+        [--nnunet PYTHON] [-o benchmarks/results]
 
 DATA holds the public sets, each with its split.json, or is itself a dense folder of your own (``images/`` and
 ``labels/``): fold 0, or every fifth image where there are no folds, is held out and never painted on.
 
-*wall*: a simulated annotator paints strokes once, the same for all systems; each then learns for each of the budgets,
-every budget from nothing, reading, preparing and planning on the clock. What is not ready in time has no score.
+*machine*: a simulated annotator paints strokes once, the same for all systems; each then learns for each of the
+budgets, reading, preparing and planning on the clock. What is not ready in time has no score. A system whose training
+does not depend on its budget is looked at on its way; ours, whose schedule does, begins anew for each.
 *hand*: the annotator looks at each system's own masks of the painted images and corrects the largest mistakes for so
 many seconds of work, the system learns for as long as a round has, and so on.
+
+On a machine with other work, --busy counts seconds of the processor instead, all that a system uses (its child
+processes too), each library held to one thread. nnU-Net may live in an environment of its own: --nnunet names its
+python. Each row says its clock.
 
 Each combination is one piece of a few minutes at most, and one or more rows of rivals.csv; pieces that are there
 already are not done again, so run the same command until it says that all is done. Plot and table are made from the
@@ -21,7 +27,6 @@ from __future__ import annotations
 import argparse
 import csv
 import datetime
-import importlib.metadata
 import logging
 import os
 import platform
@@ -33,9 +38,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from clocks import count_processor
 from rival_systems import SYSTEMS, Painted, Task, missing
 
-import napari_unetseg
 from napari_unetseg.data import load_dataset
 from napari_unetseg.data.annotator import Annotator
 from napari_unetseg.data.dataset import Dataset, Sample
@@ -52,40 +57,46 @@ SETS = {
 }
 OWN = (4, 12, 0.004)  # of a folder of the user's own
 COLUMNS = ["part", "set", "system", "seed", "budget", "round", "hand_seconds", "strokes", "seconds", "predict_seconds",
-           "dice", "status", "device", "threads", "machine", "versions", "date"]  # fmt: skip
+           "dice", "steps", "status", "device", "threads", "clock", "machine", "versions", "date"]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What is done in one go: a budget of *wall*, or all rounds of *hand*."""
+    """What is done in one go: budgets of *machine*, one after the other, or all rounds of *hand*."""
 
     part: str
     set: str
     system: str
     seed: int
-    budget: float
+    budgets: tuple[float, ...]
 
     @property
-    def key(self) -> tuple[str, ...]:
-        return (self.part, self.set, self.system, str(self.seed), f"{self.budget:g}")
+    def keys(self) -> set[tuple[str, ...]]:
+        return {(self.part, self.set, self.system, str(self.seed), f"{budget:g}") for budget in self.budgets}
+
+    def __str__(self) -> str:
+        return f"{self.part} {self.set} {self.system} {self.seed} {' '.join(f'{b:g}' for b in self.budgets)}"
 
 
 def main() -> None:
     given = options()
     logging.getLogger("napari_unetseg").setLevel(logging.ERROR)
-    torch.set_num_threads(given.threads)
+    if given.busy:
+        count_processor()
+    else:
+        torch.set_num_threads(given.threads)
     given.out.mkdir(parents=True, exist_ok=True)
     table = given.out / "rivals.csv"
     done = {key_of(row) for row in read(table) if not worth_another_try(row, given.retry)}
-    todo = [piece for piece in pieces(given) if piece.key not in done]
+    todo = [piece for piece in pieces(given) if not piece.keys <= done]
     begin = time.monotonic()
     for number, piece in enumerate(todo, start=1):
         if given.minutes and time.monotonic() - begin > 60 * given.minutes:
             print(f"{len(todo) - number + 1} pieces are left: run the same command again.")
             break
-        print(f"{number} of {len(todo)}: {' '.join(piece.key)}", flush=True)
+        print(f"{number} of {len(todo)}: {piece}", flush=True)
         rows = list(work(piece, given))
-        write(table, [row for row in read(table) if key_of(row) != piece.key] + rows)
+        write(table, [row for row in read(table) if key_of(row) not in piece.keys] + rows)
         for row in rows:
             print(f"   {row['status']}  Dice {row.get('dice', '')}  {row.get('seconds', '')} s", flush=True)
     else:
@@ -98,8 +109,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("data", type=Path)
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--systems", default=",".join(SYSTEMS))
-    parser.add_argument("--parts", default="wall,hand")
-    parser.add_argument("--budgets", default="5,10,30,60,120", help="seconds to learn, of part wall")
+    parser.add_argument("--parts", default="machine,hand")
+    parser.add_argument("--budgets", default="5,10,30,60,120", help="seconds to learn, of part machine")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--round-seconds", type=float, default=30, help="to learn in a round of part hand")
     parser.add_argument("--hand-seconds", type=float, default=30, help="of simulated work before each round")
@@ -108,10 +119,14 @@ def options() -> argparse.Namespace:
     parser.add_argument("--scored", type=int, help="held-out images that are scored")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=max(1, (os.cpu_count() or 2) // 2))
+    parser.add_argument("--busy", action="store_true", help="count processor seconds of one thread")
+    parser.add_argument("--nnunet", help="python of an environment with nnunetv2; this one when omitted")
     parser.add_argument("--minutes", type=float, help="begin no piece after so many minutes")
-    parser.add_argument("--retry", action="store_true", help="do again what failed")
+    parser.add_argument("--retry", action="store_true", help="do again what failed or was not installed")
     parser.add_argument("-o", "--out", type=Path, default=Path(__file__).with_name("results"))
-    return parser.parse_args()
+    given = parser.parse_args()
+    given.threads = 1 if given.busy else given.threads
+    return given
 
 
 def pieces(given: argparse.Namespace) -> Iterator[Piece]:
@@ -120,50 +135,66 @@ def pieces(given: argparse.Namespace) -> Iterator[Piece]:
     for seed in range(given.seeds):
         for name in names:
             for part in given.parts.split(","):
-                budgets = given.budgets.split(",") if part == "wall" else [given.round_seconds]
-                for budget in budgets:
-                    for system in given.systems.split(","):
-                        yield Piece(part, name, system, seed, float(budget))
+                for system in given.systems.split(","):
+                    budgets = tuple(map(float, given.budgets.split(",")))
+                    if part == "hand":
+                        yield Piece(part, name, system, seed, (given.round_seconds,))
+                    elif SYSTEMS[system].steady:
+                        yield Piece(part, name, system, seed, tuple(sorted(budgets)))
+                    else:
+                        yield from (Piece(part, name, system, seed, (budget,)) for budget in budgets)
 
 
 def work(piece: Piece, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Rows of a piece."""
     common = {
-        "part": piece.part, "set": piece.set, "system": piece.system, "seed": piece.seed, "budget": f"{piece.budget:g}",
-        "device": device_name(given.device), "threads": given.threads, "machine": platform.processor() or
-        platform.machine(), "versions": versions(piece.system), "date": datetime.date.today().isoformat(),
+        "part": piece.part, "set": piece.set, "system": piece.system, "seed": piece.seed,
+        "device": device_name(given.device), "threads": given.threads, "clock": "processor" if given.busy else "wall",
+        "machine": platform.processor() or platform.machine(), "date": datetime.date.today().isoformat(),
     }  # fmt: skip
-    if missing(piece.system):
-        yield {**common, "status": "not installed", "round": 0}
+    if missing(piece.system, given.nnunet):
+        yield from ({**common, "budget": f"{b:g}", "status": "not installed", "round": 0} for b in piece.budgets)
         return
     dataset, learn, held = draw(piece, given)
-    task = Task(dataset.classes, given.device, given.threads, piece.seed)
-    system, rng = SYSTEMS[piece.system][0](task), np.random.default_rng(piece.seed)
+    task = Task(dataset.classes, given.device, given.threads, piece.seed, given.busy, given.nnunet)
+    system, rng = SYSTEMS[piece.system](task), np.random.default_rng(piece.seed)
     user = Annotator(len(dataset.classes), rng)
     share = SETS.get(piece.set, OWN)[2]
     painted = [Painted(one.name, one.image, user.scribble(one.target, share)) for one in learn]
     learned = 0.0
     system.warm_up()
-    for turn in range(given.rounds if piece.part == "hand" else 1):
+    turns = range(given.rounds) if piece.part == "hand" else [0] * len(piece.budgets)
+    for number, turn in enumerate(turns):
         if turn:
             correct(user, system, painted, learn, given.hand_seconds)
-        begin = time.monotonic()
-        try:
-            spent = system.learn(painted, piece.budget)
-            learned += time.monotonic() - begin if spent is None else spent
-            begin = time.monotonic()
-            masks = system.masks([one.image for one in held])
-            status, dice = "done", score(masks, held, dataset)
-        except Exception as error:  # a rival that fails is a row, and the others go on
-            status, dice = f"failed: {type(error).__name__}: {error}"[:200], None
-        late = piece.part == "wall" and learned > 1.25 * piece.budget + 2
+        budget = seconds = piece.budgets[0]
+        if piece.part == "machine":
+            budget = piece.budgets[number]
+            seconds = budget - learned
+        row = {**common, **round_of(system, painted, (dataset, held), max(0.0, seconds))}
+        learned += row["seconds"]
+        if piece.part == "machine" and row["status"] == "done" and learned > 1.25 * budget + 2:
+            row["status"] = "late"
         yield {
-            **common, "status": "late" if late and status == "done" else status, "round": turn,
-            "hand_seconds": round(user.seconds, 1), "strokes": user.strokes, "seconds": round(learned, 1),
-            "predict_seconds": round(time.monotonic() - begin, 1), "dice": "" if dice is None else round(dice, 4),
+            **row, "budget": f"{budget:g}", "round": turn, "hand_seconds": round(user.seconds, 1),
+            "strokes": user.strokes, "seconds": round(learned, 1), "versions": system.versions(),
         }  # fmt: skip
-        if dice is None:
+        if row["status"].startswith("failed"):
             return
+
+
+def round_of(
+    system: Any, painted: list[Painted], scored: tuple[Dataset, list[Sample]], seconds: float
+) -> dict[str, Any]:
+    """Let a system learn for so many seconds, and score it."""
+    dataset, held = scored
+    try:
+        spent = system.learn(painted, seconds)
+        masks, took = system.masks([one.image for one in held])
+        dice = round(score(masks, held, dataset), 4)
+    except Exception as error:  # a rival that fails is a row, and the others go on
+        return {"status": f"failed: {type(error).__name__}: {error}"[:200], "seconds": 0.0}
+    return {"status": "done", "seconds": spent, "predict_seconds": round(took, 1), "dice": dice, "steps": system.steps}
 
 
 def draw(piece: Piece, given: argparse.Namespace) -> tuple[Dataset, list[Sample], list[Sample]]:
@@ -185,7 +216,7 @@ def draw(piece: Piece, given: argparse.Namespace) -> tuple[Dataset, list[Sample]
 
 def correct(user: Annotator, system: Any, painted: list[Painted], truths: list[Sample], seconds: float) -> None:
     """Correct the largest mistakes, the worst image first, until the time is used up."""
-    masks = system.masks([one.image for one in painted])
+    masks, _ = system.masks([one.image for one in painted])
     wrong = [np.mean(mask != one.target) for mask, one in zip(masks, truths, strict=True)]
     end = user.seconds + seconds
     for index in np.argsort(wrong)[::-1]:
@@ -207,16 +238,6 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
-def versions(system: str) -> str:
-    if system == "ours":
-        return f"napari-unetseg {napari_unetseg.__version__}, torch {torch.__version__}"
-    package = {"skimage": "scikit-image"}.get(SYSTEMS[system][1], SYSTEMS[system][1])
-    try:
-        return f"{package} {importlib.metadata.version(package)}"
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
 def read(table: Path) -> list[dict[str, str]]:
     if not table.exists():
         return []
@@ -229,9 +250,7 @@ def key_of(row: dict[str, str]) -> tuple[str, ...]:
 
 
 def worth_another_try(row: dict[str, str], retry: bool) -> bool:
-    if row["status"] == "not installed":
-        return not missing(row["system"])
-    return retry and row["status"].startswith("failed")
+    return retry and row["status"].startswith(("failed", "not installed"))
 
 
 def write(table: Path, rows: list[dict[str, Any]]) -> None:
@@ -257,15 +276,16 @@ def report(out: Path, rows: list[dict[str, str]]) -> None:
     axes = figure.subplots(len(sets), 2, squeeze=False)
     text = ["# Time to quality\n", f"Made by `benchmarks/rivals.py`; {said(rows)}\n"]
     for line, name in zip(axes, sets, strict=True):
-        for axis, part, x in zip(line, ("wall", "hand"), ("budget", "hand_seconds"), strict=True):
+        for axis, part, x in zip(line, ("machine", "hand"), ("budget", "hand_seconds"), strict=True):
             some = [row for row in rows if (row["set"], row["part"]) == (name, part)]
             means = {system: averages([r for r in some if r["system"] == system], x) for system in SYSTEMS}
             for system, points in means.items():
                 if points:
-                    axis.plot([p[0] for p in points], [p[1] for p in points], "o-", label=system)
-            clock = "seconds to learn" if part == "wall" else "seconds of a simulated hand"
+                    axis.plot([p[0] for p in points], [p[1] for p in points], "o-", label=SYSTEMS[system].title)
+            clock = "seconds to learn" if part == "machine" else "seconds of a simulated hand"
+            clock = clock.replace("seconds", f"{some[0]['clock']} seconds" if some and part == "machine" else "seconds")
             axis.set(title=name, xlabel=clock, ylabel="Dice, held out")
-            if part == "wall":
+            if part == "machine":
                 axis.set_xscale("log")
             if axis.lines:
                 axis.legend(fontsize=7)
@@ -287,16 +307,16 @@ def averages(rows: list[dict[str, str]], x: str) -> list[tuple[float, float, int
 
 
 def table_of(title: str, rows: list[dict[str, str]], part: str, x: str) -> list[str]:
-    steps = sorted({float(r["budget"]) if part == "wall" else int(r["round"] or 0) for r in rows})
-    head = [f"{step:g} s" if part == "wall" else f"round {step}" for step in steps]
+    steps = sorted({float(r["budget"]) if part == "machine" else int(r["round"] or 0) for r in rows})
+    head = [f"{step:g} s" if part == "machine" else f"round {step}" for step in steps]
     lines = [f"## {title}\n", f"| system | {' | '.join(head)} |", "|---" * (len(steps) + 1) + "|"]
     for system in dict.fromkeys(r["system"] for r in rows):
         cells = []
         for step in steps:
             there = [r for r in rows if r["system"] == system
-                     and (float(r["budget"]) if part == "wall" else int(r["round"] or 0)) == step]  # fmt: skip
+                     and (float(r["budget"]) if part == "machine" else int(r["round"] or 0)) == step]  # fmt: skip
             cells.append(cell(there, part))
-        lines.append(f"| {system} | {' | '.join(cells)} |")
+        lines.append(f"| {SYSTEMS[system].title} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
@@ -305,7 +325,7 @@ def cell(rows: list[dict[str, str]], part: str) -> str:
     if not done:
         return next((r["status"].partition(":")[0] for r in rows), "")
     spread = f" ± {np.std(done, ddof=1):.3f}" if len(done) > 1 else ""
-    at = "" if part == "wall" else f" ({np.mean([float(r['hand_seconds']) for r in rows if r['dice']]):.0f} s)"
+    at = "" if part == "machine" else f" ({np.mean([float(r['hand_seconds']) for r in rows if r['dice']]):.0f} s)"
     late = len(rows) - len(done)
     return f"{np.mean(done):.3f}{spread}{at}" + (f", {late} of {len(rows)} not ready" if late else "")
 
