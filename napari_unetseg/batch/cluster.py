@@ -163,11 +163,13 @@ class Computers:
 
     def wait(self, control: Control) -> Generator[Event, None, None]:
         """Wait until there is a worker: on this machine for two minutes, elsewhere for as long as the queue takes."""
-        begin, said = time.monotonic(), False
+        begin, said, asked = time.monotonic(), False, None
         while not self._client.scheduler_info(n_workers=-1)["workers"] and not control.stopped:
             self._check_alive()
             if self._own and time.monotonic() - begin > _PATIENCE:
                 raise UnetSegError("No worker process could be started.", hint="Try again without --dask.")
+            if asked is None:  # a cluster that grows with its work has no worker before it has some
+                asked = self._client.submit(os.getpid, pure=False)
             if not said and time.monotonic() - begin > 10:
                 said = True
                 yield Note("Waiting for the first worker of the cluster.")

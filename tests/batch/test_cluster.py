@@ -67,6 +67,17 @@ def test_files_whose_rows_were_lost_are_handed_out_again(model, many, tmp_path):
     assert len((tmp_path / "out" / "ledger.jsonl").read_text().splitlines()) == 12
 
 
+def test_a_cluster_that_grows_with_its_work_gets_some(model, many, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=0, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None
+    ) as cluster:
+        cluster.adapt(minimum=0, maximum=1, interval="50ms")
+        there = Cluster(cluster.scheduler_address)
+        rows = segment_folder(many(3), model, tmp_path / "out", cluster=there)
+    assert [row["status"] for row in rows] == ["done"] * 3
+
+
 def test_the_local_example_of_the_page_works(model, many, tmp_path):
     pytest.importorskip("distributed")
     commands = [
