@@ -9,49 +9,43 @@ from typing import Any
 
 import numpy as np
 
-from napari_unetseg.batch.outputs import Job, Outputs
-from napari_unetseg.errors import OutOfMemory
+from napari_unetseg.batch.outputs import FLOATS, Job, Outputs, beside
 from napari_unetseg.events import Control, Event
 from napari_unetseg.inference import Ensemble
 from napari_unetseg.inference.disk import fits_in_memory, predict_file
+from napari_unetseg.inference.looks import LAYERS
 from napari_unetseg.inference.memory import free_memory, used_memory
-from napari_unetseg.io import open_lazy
+from napari_unetseg.io import open_lazy, read
 from napari_unetseg.io.lazy import LazyVolume
+from napari_unetseg.volume import Volume
 
-__all__ = ["segment_large", "too_large"]
+__all__ = ["opened", "segment_large"]
 
-_PACKED = 64  # no image grows by more than this from its file to its probabilities
+_PACKED = 2**14  # no image grows by more than this from its file, which may be packed, to its probabilities
 _SLAB = 2**25  # voxels measured at once
 
 
-def too_large(file: Path, ensemble: Ensemble) -> LazyVolume | None:
-    """The image, left on disk, where it does not fit the memory allowed and its format can be read in parts."""
+def opened(file: Path, ensemble: Ensemble, memory: int | None = None) -> Volume | LazyVolume:
+    """The image; left on disk where it does not fit the memory allowed and its format can be read in parts."""
     plan = ensemble.models[0].plan
-    allowed = min(free_memory(), (plan.inference.memory or np.inf) * 2**30 - (used_memory() or 0))
+    most = memory or (plan.inference.memory or np.inf) * 2**30
+    allowed = min(free_memory(), most - (used_memory() or 0))
     if not file.exists() or (file.is_file() and os.path.getsize(file) * _PACKED < allowed):
-        return None
+        return read(file)
     image = open_lazy(file)
-    return None if image.in_memory or fits_in_memory(image, plan) else image
+    if image.in_memory:  # decoded as a whole
+        return image.volume()
+    return read(file) if fits_in_memory(image, plan, memory) else image
 
 
 def segment_large(
     job: Job, image: LazyVolume, ensemble: Ensemble, outputs: Outputs, control: Control
 ) -> Generator[Event, None, dict[str, Any]]:
-    """Segment an image that stays on disk; returns what its row says of the mask.
-
-    Raises
-    ------
-    OutOfMemory
-        What was asked for needs the whole image in memory.
-    """
-    averaged = len(ensemble.models) > 1 or ensemble.passes(image.geometry.spacing) > 1
-    if averaged or outputs.probabilities or outputs.uncertainty:
-        raise OutOfMemory(
-            f"{job.file.name} does not fit the memory allowed: it can be segmented, but averages, probabilities and "
-            "doubt need all of it at once.",
-            hint="Segment it by one model and without these, or allow more memory (inference.memory).",
-        )
-    written = yield from predict_file.events(ensemble.models[0], image, job.target, control=control)
+    """Segment an image that stays on disk; returns what its row says of the mask."""
+    asked = (outputs.probabilities, outputs.uncertainty, outputs.uncertainty)
+    wanted = {layer: beside(job.target, end) for layer, end, yes in zip(LAYERS, FLOATS, asked, strict=True) if yes}
+    run = predict_file.events(ensemble, image, job.target, layers=wanted, memory=outputs.memory, control=control)
+    written = yield from run
     return {
         "status": "done",
         "error": "",
@@ -60,7 +54,7 @@ def segment_large(
         "objects": False,
         "doubt": None,
         "flags": [],
-        "why": "Larger than memory: doubt and components were not measured.",
+        "why": "Larger than memory: mean doubt and components were not measured.",
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +33,9 @@ class Outputs:
         Passes with dropout kept on; 0 for as many as the model's plan says.
     nameless : bool
         Masks of DICOM images as NIfTI, not as DICOM-SEG, which has to name the patient.
+    memory : int or None
+        Most bytes that the program may hold for one image; larger ones are segmented from disk to disk. As the model's
+        plan says when None. It decides no mask, so that files finished under another ceiling stay.
     """
 
     probabilities: bool = False
@@ -41,6 +44,7 @@ class Outputs:
     turns: bool = False
     dropout: int = 0
     nameless: bool = False
+    memory: int | None = field(default=None, compare=False, repr=False)
 
     def ensemble(self, models: Sequence[Model]) -> Ensemble:
         """Models made ready to be averaged in the way that was asked for."""

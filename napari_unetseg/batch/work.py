@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_unetseg.batch.large import segment_large, too_large
+from napari_unetseg.batch.large import opened, segment_large
 from napari_unetseg.batch.ledger import hash_file
 from napari_unetseg.batch.objects import keep_objects
 from napari_unetseg.batch.outputs import FLOATS, Job, Outputs, beside, thumbnail
@@ -25,7 +25,7 @@ from napari_unetseg.batch.thumbnails import save_thumbnail
 from napari_unetseg.errors import Stopped, UnetSegError, WriteError
 from napari_unetseg.events import Control, Event
 from napari_unetseg.inference import Belief, Ensemble
-from napari_unetseg.io import read, read_labels, write
+from napari_unetseg.io import read_labels, write
 from napari_unetseg.io.lazy import LazyVolume
 from napari_unetseg.postprocess import after_net
 from napari_unetseg.volume import LabelVolume, Volume
@@ -81,7 +81,7 @@ class Segmenter:
         """Read a file."""
         begin = time.monotonic()
         try:
-            image = too_large(job.file, self.ensemble) or read(job.file)
+            image = opened(job.file, self.ensemble, self.outputs.memory)
             return Loaded(image, hash_file(job.file), time.monotonic() - begin)
         except Exception as error:  # a damaged file makes a decoder raise anything
             return self._failed(job, error, time.monotonic() - begin)

@@ -15,10 +15,11 @@ from napari_unetseg.cli.main import Json, app
 from napari_unetseg.errors import PlanError
 from napari_unetseg.events import Control
 
-__all__ = ["segment", "spell_out"]
+__all__ = ["read_size", "segment", "spell_out"]
 
 HERE = "here"
 _ADDRESS = re.compile(r"[a-z]+://.+|[\w.-]+:\d+")
+_SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:([kmgt])i?b?)?")
 Models = Annotated[list[Path], typer.Option("--model", "-m", help="Model folder; several are averaged.")]
 
 
@@ -35,6 +36,10 @@ def segment(
     nifti: Annotated[
         bool, typer.Option("--nifti", help="Masks of DICOM images as NIfTI, not as DICOM-SEG, which names the patient.")
     ] = False,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Most memory to hold, such as 2GB; larger images go from disk to disk."),
+    ] = None,
     failed_only: Annotated[bool, typer.Option("--failed-only", help="Only what failed in an earlier run.")] = False,
     dask: Annotated[
         str | None,
@@ -52,7 +57,9 @@ def segment(
     limit_threads()
     control = Control()
     cluster = None if dask is None else Cluster("" if dask == HERE else dask, workers)
-    wanted = Outputs(probabilities, uncertainty, tta, turns, dropout, nifti)
+    wanted = Outputs(
+        probabilities, uncertainty, tta, turns, dropout, nifti, None if memory is None else read_size(memory)
+    )
     events = segment_folder.events(
         inputs, model, out, wanted, control=control, failed_only=failed_only, cluster=cluster
     )
@@ -69,6 +76,21 @@ def segment(
             print(f"{flagged} of them deserve a look: {out / 'report.html'} shows the worst first.")
     if failed:
         raise typer.Exit(1 if failed < len(files) else 2)
+
+
+def read_size(text: str) -> int:
+    """Bytes of a size in words, units in steps of 1024; a number alone is in GB.
+
+    Examples
+    --------
+    >>> read_size("2GB"), read_size("512 MiB"), read_size("1.5")
+    (2147483648, 536870912, 1610612736)
+    """
+    found = _SIZE.fullmatch(text.strip().lower())
+    size = int(float(found[1]) * 1024 ** ("kmgt".index(found[2] or "g") + 1)) if found else 0
+    if size < 2**20:
+        raise PlanError(f"{text} is no amount of memory.", hint="Give it as 2GB or 512MB.")
+    return size
 
 
 def spell_out(words: Sequence[str]) -> list[str]:

@@ -1,26 +1,26 @@
 """From a file to its mask in a fixed memory: `predict_file`, which a kill only interrupts.
 
-What is finished is kept beside the mask: the labels in ``.NAME.part``, and in ``.NAME.part.jsonl`` a ledger of which of
-them are there. The same call goes on from it, provided that image, model and plan are the same.
+What is finished is kept beside the mask (`ledger`). The same call goes on from it, provided that image, model and plan
+are the same.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import time
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from napari_unetseg.data.normalise import Intensities, about, measure_slabs
-from napari_unetseg.errors import OutOfMemory, PlanError, WriteError
+from napari_unetseg.errors import OutOfMemory, PlanError
 from napari_unetseg.events import Control, Event, Note, Started, verb
+from napari_unetseg.inference.ensemble import Ensemble
+from napari_unetseg.inference.ledger import Ledger
+from napari_unetseg.inference.looks import LABELS, Looks
 from napari_unetseg.inference.memory import ceiling, release, used_memory, watched
-from napari_unetseg.inference.sliding import Predictor, check_image, interruptible, make_predictor, poll
+from napari_unetseg.inference.sliding import check_image, interruptible, poll
 from napari_unetseg.inference.streaming import Sheets, Unit
 from napari_unetseg.io import create_lazy, open_lazy
 from napari_unetseg.io.lazy import LazyVolume, RawFile
@@ -31,7 +31,6 @@ from napari_unetseg.postprocess import after_net
 __all__ = ["fits_in_memory", "predict_file"]
 
 _SLAB = 2**23  # bytes read at once to measure intensities, or to write the mask
-_SYNC = 1.0  # seconds of work that a kill may cost, besides the rows in hand
 _STEPS = 24  # bytes a voxel that post-processing needs at its worst: numbers of objects, distances, their copies
 _NET = 2**30  # set aside for a tile in the net where the system does not say what it takes
 _NEAR = 0.9  # of the ceiling: from there on freed memory is given back after every row
@@ -57,10 +56,11 @@ def fits_in_memory(image: LazyVolume, plan: Plan, memory: int | None = None) -> 
 
 @verb
 def predict_file(
-    model: Model | str | Path,
+    model: Model | str | Path | Ensemble,
     image: str | Path | LazyVolume,
     out: str | Path,
     *,
+    layers: Mapping[str, str | Path] = MappingProxyType({}),
     memory: int | None = None,
     control: Control | None = None,
     focus: Sequence[float] | None = None,
@@ -69,11 +69,15 @@ def predict_file(
 
     Parameters
     ----------
-    model : Model or path
+    model : Model, path or Ensemble
+        An ensemble is averaged: several models, mirrored and turned copies, dropout.
     image : path or LazyVolume
         Read band by band where its format allows it.
     out : path
         Mask to write; its suffix chooses the format. What an interrupted call has left beside it is used.
+    layers : mapping
+        Files to write besides, by name: ``probability`` (one channel a class), ``entropy``, and ``disagreement`` where
+        there is more than one pass. They are uint8, in which 255 stands for 1.
     memory : int, optional
         Most bytes that the process may hold, torch's own among them; when omitted the plan's, or what it holds now and
         half of what is free.
@@ -96,39 +100,51 @@ def predict_file(
     Stopped
         When `control` said stop; what was finished stays beside `out`.
     """
-    model = model if isinstance(model, Model) else Model.load(model)
+    ensemble = _ensemble(model)
+    plan = ensemble.models[0].plan
     source = image if isinstance(image, LazyVolume) else open_lazy(image)
-    out, name, most = Path(out), source.path.name, ceiling(_allowed(model.plan, memory))
-    check_image(model.plan, name, source.shape)
-    _check_plan(model.plan, source, most)
+    out, name, most = Path(out), source.path.name, ceiling(_allowed(plan, memory))
+    for one in ensemble.models:
+        check_image(one.plan, name, source.shape)
+        _check_plan(one.plan, source, most)
     with about(name):
-        intensities = _measured(source, model.plan, control)
-    predictor = make_predictor(model)
-    sheets = Sheets.of(predictor, source, intensities, int(_SHARE * (most - _taken_by_net(predictor, control))))
-    ledger = _Ledger.open(out, _recipe(model, source, sheets))
+        intensities = {one.plan.normalisation: _measured(source, one.plan, control) for one in ensemble.models}
+    looks = Looks.of(ensemble, intensities, source.geometry.spacing, layers)
+    sheets = Sheets.of(looks, source, int(_SHARE * (most - _taken_by_nets(looks, source, control))))
+    ledger = Ledger.open(out, _recipe(ensemble, source, sheets))
     notes = (
         f"{name}: {len(sheets.strips)} strip{'s' * (len(sheets.strips) != 1)} of tiles in "
         f"{sheets.nbytes / 2**20:.0f} MiB beside the net.",
     )
-    yield Started("segmenting", str(predictor.compute.device), sheets.units, notes)
+    yield Started("segmenting", str(looks.first.compute.device), sheets.units, notes)
     if ledger.done:
         yield Note(f"{name}: goes on from {len(ledger.done)} of {sheets.units} parts that were finished before.")
-    raw = ledger.labels(source.spatial)
+    channels = {"probability": len(ensemble.classes)}
+    raw = ledger.files({kind: (channels.get(kind, 1), *source.spatial) for kind in (LABELS, *looks.layers)})
 
-    def keep(unit: Unit, plane: tuple[int, ...], where: tuple[slice, slice], labels: np.ndarray) -> None:
-        rest = (slice(0, size) for size in source.spatial[len(plane) + 2 :])
-        raw[(*(slice(p, p + 1) for p in plane), *where, *rest)] = labels.reshape((*(1,) * len(plane), *labels.shape))
+    def keep(unit: Unit, plane: tuple[int, ...], where: tuple[slice, slice], found: dict[str, np.ndarray]) -> None:
+        place = (slice(None), *(slice(p, p + 1) for p in plane), *where)
+        for kind, values in found.items():
+            raw[kind][place] = values.reshape(len(values), *(1,) * len(plane), *values.shape[1:])
         ledger.add(unit)
         if (used_memory() or 0) > _NEAR * most:
             release()
 
     try:
-        yield from sheets.labels(keep, ledger.done, focus, control)
+        yield from sheets.finished(keep, ledger.done, focus, control)
     finally:
         ledger.sync()
-    _write(out, raw, source, model.plan)
+    _write(out, raw[LABELS], source, plan)
+    for layer in looks.layers:
+        _write_layer(Path(layers[layer]), raw[layer], source)
     ledger.remove()
     return out
+
+
+def _ensemble(model: Model | str | Path | Ensemble) -> Ensemble:
+    if isinstance(model, Ensemble):
+        return model
+    return Ensemble.of([model if isinstance(model, Model) else Model.load(model)])
 
 
 def _allowed(plan: Plan, memory: int | None) -> int | None:
@@ -170,105 +186,43 @@ def _slabs(shape: Sequence[int], nbytes: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + step, shape[0])) for start in range(0, shape[0], step))
 
 
-def _taken_by_net(predictor: Predictor, control: Control | None) -> int:
-    """Bytes that the process holds at most while tiles go through the net, found by sending some."""
-    side = predictor.grid(predictor.tile).side
-    tiles = np.zeros((predictor.batch, predictor.plan.net.in_channels, *side), np.float32)
-    with watched() as peak, interruptible(predictor.net, control):
-        predictor.run(tiles)
-    return peak.bytes if peak.bytes is not None else _NET
+def _taken_by_nets(looks: Looks, source: LazyVolume, control: Control | None) -> int:
+    """Bytes that the process holds at most while tiles go through the nets, found by sending some."""
+    grid, most = looks.grid(source.spatial), used_memory() or 0
+    if len(grid.axes[1].starts) == 1:
+        return most  # one strip at most, so that nothing hangs on it
+    for predictor in {repr(predictor.plan.net): predictor for predictor in looks.predictors}.values():
+        tiles = np.zeros((looks.batch, predictor.plan.net.in_channels, *grid.side), np.float32)
+        with watched() as peak, interruptible(predictor.net, control):
+            predictor.run(tiles)
+        most = max(most, peak.bytes if peak.bytes is not None else _NET)
+    return most
 
 
-def _recipe(model: Model, source: LazyVolume, sheets: Sheets) -> str:
+def _recipe(ensemble: Ensemble, source: LazyVolume, sheets: Sheets) -> str:
     """Hash of all that decides the finished parts."""
     state = source.path.stat()
-    facts = (model.id, model.plan.to_json(), source.path.name, state.st_size, state.st_mtime_ns, source.shape)
-    return hashlib.sha256(repr((facts, sheets.grid, sheets.strips)).encode()).hexdigest()[:16]
+    nets = [(model.id, model.plan.to_json()) for model in ensemble.models]
+    facts = (nets, source.path.name, state.st_size, state.st_mtime_ns, source.shape)
+    how = (sheets.looks.symmetries, sheets.looks.dropout_passes, sheets.looks.layers)
+    return hashlib.sha256(repr((facts, how, sheets.grid, sheets.strips)).encode()).hexdigest()[:16]
 
 
 def _write(out: Path, raw: RawFile, source: LazyVolume, plan: Plan) -> None:
-    everything = tuple(slice(0, size) for size in raw.shape)
-    labels: RawFile | np.ndarray = raw
+    labels: np.ndarray | None = None
     if plan.post.steps:
-        classes, objects = after_net(raw[everything], plan.post.steps, source.geometry.spacing)
+        classes, objects = after_net(raw[(slice(None),)][0], plan.post.steps, source.geometry.spacing)
         labels = classes if objects is None else objects
-    with create_lazy(out, source, labels.dtype) as file:
-        for start, stop in _slabs(raw.shape, raw.nbytes):
-            region = (slice(start, stop), *everything[1:])
-            file[region] = labels[region]
+    with create_lazy(out, source, np.uint8 if labels is None else labels.dtype) as file:
+        for start, stop in _slabs(source.spatial, raw.nbytes):
+            part = slice(start, stop)
+            file[part] = raw[(slice(None), part)][0] if labels is None else labels[part]
 
 
-@dataclass
-class _Ledger:
-    """Which parts of a mask are finished: a line with the recipe, then one a part."""
-
-    path: Path
-    scratch: Path
-    recipe: str
-    done: set[Unit] = field(default_factory=set)
-    _new: list[Unit] = field(default_factory=list)
-    _synced: float = field(default_factory=time.monotonic)
-
-    @classmethod
-    def open(cls, out: Path, recipe: str) -> _Ledger:
-        """Ledger of the mask `out`; what was made by another recipe is forgotten."""
-        scratch = out.with_name(f".{out.name}.part")
-        ledger = cls(scratch.with_name(f"{scratch.name}.jsonl"), scratch, recipe)
-        try:
-            lines = ledger.path.read_text(encoding="utf-8").splitlines()
-            if scratch.is_file() and lines and json.loads(lines[0]) == {"recipe": recipe}:
-                for line in lines[1:]:
-                    plane, strip, row = json.loads(line)
-                    ledger.done.add((plane, strip, row))
-        except (OSError, ValueError, TypeError):
-            pass  # no ledger, or a last line that a kill cut short
-        if not ledger.done:
-            ledger.remove()
-        return ledger
-
-    def labels(self, shape: Sequence[int]) -> RawFile:
-        """The labels, as far as they are finished."""
-        try:
-            if self.done:
-                return RawFile(self.scratch, 0, shape, np.uint8)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            raw = RawFile.make(self.scratch, 0, shape, np.uint8)
-            self.path.write_text(json.dumps({"recipe": self.recipe}) + "\n", encoding="utf-8")
-        except OSError as error:
-            self.remove()
-            raise self._failed(error) from error
-        return raw
-
-    def add(self, unit: Unit) -> None:
-        """A part is in the scratch file."""
-        self._new.append(unit)
-        if time.monotonic() - self._synced > _SYNC:
-            self.sync()
-
-    def sync(self) -> None:
-        """Bring the labels to the disk, then the lines that say so."""
-        if not self._new:
-            return
-        try:
-            with self.scratch.open("rb+") as file:
-                os.fsync(file.fileno())
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(unit) + "\n" for unit in self._new)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise self._failed(error) from error
-        self.done.update(self._new)
-        self._new.clear()
-        self._synced = time.monotonic()
-
-    def remove(self) -> None:
-        """Nothing is left to go on from."""
-        for path in (self.path, self.scratch):
-            path.unlink(missing_ok=True)
-
-    def _failed(self, error: OSError) -> WriteError:
-        return WriteError(
-            f"The mask {self.scratch.parent.name} could not be written: {error.strerror or error}.",
-            hint="Free some space, or choose another folder.",
-        )
+def _write_layer(path: Path, raw: RawFile, source: LazyVolume) -> None:
+    channels = raw.shape[0]
+    with create_lazy(path, source, np.uint8, channels) as file:
+        for channel in range(channels):
+            for start, stop in _slabs(source.spatial, raw.nbytes // channels):
+                part = slice(start, stop)
+                file[channel, part] = raw[(slice(channel, channel + 1), part)][0]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from napari_unetseg.data.normalise import about, normalise
 from napari_unetseg.data.patches import neighbouring
 from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute, is_out_of_memory
 from napari_unetseg.errors import ModelError, OutOfMemory, ReadError, Stopped
-from napari_unetseg.events import Control, Event, TileDone, verb
+from napari_unetseg.events import Control, Event, TileDone, finish, verb
 from napari_unetseg.inference.tiling import Grid, tile_slices, tile_weights, windowed
 from napari_unetseg.nets.checkpoint import Model
 from napari_unetseg.plan import Plan
@@ -35,6 +35,7 @@ __all__ = [
     "Predictor",
     "blend",
     "check_image",
+    "each_once",
     "interruptible",
     "make_predictor",
     "one_value",
@@ -166,12 +167,7 @@ class Predictor:
         self, image: np.ndarray, control: Control | None = None, spacing: Sequence[float] | None = None
     ) -> np.ndarray:
         """Run `tiles` to the end."""
-        run = self.tiles(image, control=control, spacing=spacing)
-        while True:
-            try:
-                next(run)
-            except StopIteration as end:
-                return end.value
+        return finish(self.tiles(image, control=control, spacing=spacing))
 
     def mask(self, probability: np.ndarray) -> np.ndarray:
         """Mask ``([Z,] Y, X)`` uint8 from class probabilities ``(K, [Z,] Y, X)``."""
@@ -192,18 +188,9 @@ class Predictor:
 
     def answered(self, tiles: Sequence[np.ndarray], answers: dict[bytes, Tensor]) -> list[Tensor]:
         """Results of `run`; of tiles that are one value everywhere each is computed once, and kept in `answers`."""
-        keys: list[bytes | int] = []
-        for i, tile in enumerate(tiles):
-            value = one_value(tile)
-            keys.append(i if value is None else value.tobytes())
-        fresh = {key: i for i, key in reversed(list(enumerate(keys))) if key not in answers}
-        found: dict[bytes | int, Tensor] = dict(answers.items())
-        if fresh:
-            found.update(zip(fresh, self.run(np.stack([tiles[i] for i in fresh.values()])), strict=True))
-        for key in fresh:
-            if isinstance(key, bytes) and len(answers) < _ANSWERS:
-                answers[key] = found[key].clone()
-        return [found[key] for key in keys]
+        values = [one_value(tile) for tile in tiles]
+        keys = [None if value is None else value.tobytes() for value in values]
+        return each_once(keys, lambda some: self.run(np.stack([tiles[i] for i in some])), answers)
 
     @torch.inference_mode()
     def run(self, tiles: np.ndarray) -> Tensor:
@@ -253,6 +240,21 @@ def blend(
         sums[(slice(None), *here)].addcmul_(part, weight)
     else:
         sums[(slice(None), *here)] += part * weight
+
+
+def each_once(
+    values: Sequence[bytes | None], run: Callable[[Sequence[int]], Tensor], answers: dict[bytes, Tensor]
+) -> list[Tensor]:
+    """Results of tiles given by their values, None for those that vary; `run` is given the numbers of some tiles."""
+    keys: list[bytes | int] = [i if value is None else value for i, value in enumerate(values)]
+    fresh = {key: i for i, key in reversed(list(enumerate(keys))) if key not in answers}
+    found: dict[bytes | int, Tensor] = dict(answers.items())
+    if fresh:
+        found.update(zip(fresh, run(list(fresh.values())), strict=True))
+    for key in fresh:
+        if isinstance(key, bytes) and len(answers) < _ANSWERS:
+            answers[key] = found[key].clone()
+    return [found[key] for key in keys]
 
 
 def one_value(tile: np.ndarray) -> np.ndarray | None:

@@ -1,14 +1,15 @@
 """An image of any size through a net in a fixed memory: rows of tiles, each finished before it is forgotten.
 
 Along its first axis the image is passed once. A band of sums, as high as one tile, holds what overlapping tiles have
-added up; when a row of tiles is through, the rows that no later tile touches are complete, leave the band as labels,
-and the rest moves up. Where a band across the whole image is too large for the memory, the image is divided into
-strips along its second axis, at the price of one more column of tiles a strip. A thread reads the next band, and
-another cuts and normalises the next tiles, while the net computes.
+added up; when a row of tiles is through, the rows that no later tile touches are complete, leave the band as labels
+(and as probabilities and doubt), and the rest moves up. Where a band across the whole image is too large for the
+memory, the image is divided into strips along its second axis, at the price of one more column of tiles a strip. A
+thread reads the next band, and another cuts and normalises the next tiles, while the net computes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
@@ -20,18 +21,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_unetseg.data.normalise import Intensities
 from napari_unetseg.errors import OutOfMemory
 from napari_unetseg.events import Control, Event, TileDone
-from napari_unetseg.inference.sliding import Predictor, blend, interruptible, one_value, poll
+from napari_unetseg.inference.looks import Looks, Tile
+from napari_unetseg.inference.sliding import blend, interruptible, poll
 from napari_unetseg.inference.tiling import Grid, windowed
 
 __all__ = ["Sheets", "Source", "Strip", "Unit", "ahead"]
 
 T = TypeVar("T")
 Unit = tuple[int, int, int]  # plane, strip, row
-_AT_ONCE = 2**20  # voxels
-Sink = Callable[[Unit, tuple[int, ...], tuple[slice, slice], np.ndarray], None]
+Sink = Callable[[Unit, tuple[int, ...], tuple[slice, slice], dict[str, np.ndarray]], None]
 
 
 class Source(Protocol):
@@ -72,7 +72,7 @@ class _Job:
     row: int
     index: tuple[int, ...]
     last: bool  # of its row
-    tile: np.ndarray
+    tile: Tile
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,10 @@ class Sheets:
 
     Attributes
     ----------
-    predictor : Predictor
+    looks : Looks
+        What is done with a tile.
     source : Source
         ``(C, [Z,] Y, X)``.
-    intensities : Intensities
-        How it is normalised.
     grid : Grid
         Tiles of the volume, or of each plane.
     strips : tuple of Strip
@@ -93,15 +92,14 @@ class Sheets:
         Of the band: float32, or float16 where that saves a strip (probabilities then are right to 0.002).
     """
 
-    predictor: Predictor
+    looks: Looks
     source: Source
-    intensities: Intensities
     grid: Grid
     strips: tuple[Strip, ...]
     sums: torch.dtype = torch.float32
 
     @classmethod
-    def of(cls, predictor: Predictor, source: Source, intensities: Intensities, budget: int) -> Sheets:
+    def of(cls, looks: Looks, source: Source, budget: int) -> Sheets:
         """Divide the image into as few strips as `budget` bytes for bands allow.
 
         Raises
@@ -109,14 +107,14 @@ class Sheets:
         OutOfMemory
             Where not even strips of one tile would do.
         """
-        grid = predictor.grid(source.shape[1:])
+        grid = looks.grid(source.shape[1:])
         columns = len(grid.axes[1].starts)
         for number in sorted({*range(1, min(columns, 8) + 1), *(2**n for n in range(4, 16)), columns}):
             if number > columns:
                 break
             strips = tuple(_strip(grid, part) for part in np.array_split(np.arange(columns), number))
             for sums in (torch.float32, torch.float16):
-                sheets = cls(predictor, source, intensities, grid, strips, sums)
+                sheets = cls(looks, source, grid, strips, sums)
                 if sheets.nbytes <= budget:
                     return sheets
         raise OutOfMemory(
@@ -127,27 +125,29 @@ class Sheets:
     @property
     def nbytes(self) -> int:
         """Bytes of the bands: three of the image (in use, being read, being decoded), the sums, labels, some tiles."""
-        predictor, side = self.predictor, self.grid.side
+        looks, side = self.looks, self.grid.side
         rest = int(np.prod([axis.size for axis in self.grid.axes[2:]]))
-        seen, stored = predictor.plan.net.in_channels, self.source.dtype.itemsize
+        seen, stored = looks.first.plan.net.in_channels, self.source.dtype.itemsize
         widest = max(strip.columns.stop - strip.columns.start for strip in self.strips)
         read = max(self._read(strip).stop - self._read(strip).start for strip in self.strips)
-        bands = side[0] * rest * (3 * read * seen * stored + widest * (predictor.channels * self.sums.itemsize + 2))
-        # each batch is cut, normalised and stacked, two of them at a time
-        tile = 2 * seen * (stored + 8) + 12 * predictor.channels
-        return bands + predictor.batch * int(np.prod(side)) * tile
+        leaves = looks.channels * self.sums.itemsize + 2 * looks.bytes_kept
+        bands = side[0] * rest * (3 * read * seen * stored + widest * leaves)
+        bands += 24 * _few(looks) * max(2, looks.first.channels)
+        # each batch is cut, normalised and stacked, two of them at a time; each model has its own
+        tile = 2 * seen * (stored + 8 * len(looks.predictors)) + 12 * looks.channels
+        return bands + looks.batch * int(np.prod(side)) * tile
 
     @property
     def planes(self) -> int:
         """Planes that are segmented one by one; 1 for a net that sees all at once."""
-        return int(np.prod(self.source.shape[1 : -self.predictor.plan.net.dims]))
+        return int(np.prod(self.source.shape[1 : -self.looks.first.plan.net.dims]))
 
     @property
     def units(self) -> int:
         """Parts of the result that are finished one by one."""
         return self.planes * len(self.strips) * len(self.grid.axes[0].starts)
 
-    def labels(
+    def finished(
         self,
         sink: Sink,
         done: Collection[Unit] = (),
@@ -159,7 +159,7 @@ class Sheets:
         Parameters
         ----------
         sink : callable
-            Given a unit, its plane (as an index), its rows and columns, and their labels (uint8), as it is finished.
+            Given a unit, its plane (as an index), its rows and columns, and `Looks.finished` of them.
         done : collection of Unit
             What need not be computed.
         focus : sequence of float, optional
@@ -173,10 +173,12 @@ class Sheets:
         band = _Band(self, sink)
         answers: dict[bytes, Tensor] = {}
         start, passed = time.monotonic(), 0
-        with interruptible(self.predictor.net, control):
-            for jobs in ahead(_batches(self._jobs(runs), self.predictor.batch)):
+        with contextlib.ExitStack() as stack:
+            for predictor in self.looks.predictors:
+                stack.enter_context(interruptible(predictor.net, control))
+            for jobs in ahead(_batches(self._jobs(runs), self.looks.batch)):
                 poll(control)
-                results = self.predictor.answered([job.tile for job in jobs], answers)
+                results = self.looks.answered([job.tile for job in jobs], answers)
                 for job, result in zip(jobs, results, strict=True):
                     band.add(job, result)
                 passed += len(jobs)
@@ -215,15 +217,13 @@ class Sheets:
             for row in run.rows:
                 window = (self.grid.axes[0].seen(row), columns)
                 if len(self.source.shape) - 1 > len(self.grid.axes):
-                    planes = self.predictor.seen(run.plane, self.source.shape[1])
+                    planes = self.looks.first.seen(run.plane, self.source.shape[1])
                     yield run, row, np.concatenate([self.source[(slice(None), z, *window)] for z in planes])
                 else:
                     yield run, row, np.asarray(self.source[(slice(None), *window)])
 
     def _jobs(self, runs: Iterable[_Run]) -> Iterator[_Job]:
         """Tiles, normalised."""
-        times = self.predictor.plan.net.in_channels // self.source.shape[0]
-        intensities = self.intensities.repeated(times)
         for run, row, band in ahead(self._bands(runs)):
             columns = self._read(self.strips[run.strip])
             origin = (self.grid.axes[0].seen(row).start, columns.start, 0)[: len(self.grid.axes)]
@@ -234,10 +234,7 @@ class Sheets:
                     slice(part.start - o, part.stop - o)
                     for part, o in zip(self.grid.window(index), origin, strict=True)
                 ]
-                raw = windowed(band, window)
-                value = one_value(raw)  # background is not worth normalising
-                tile = intensities.apply(raw) if value is None else np.broadcast_to(intensities.apply(value), raw.shape)
-                yield _Job(run, row, index, index == indices[-1], tile)
+                yield _Job(run, row, index, index == indices[-1], self.looks.tile(windowed(band, window)))
 
 
 class _Band:
@@ -247,7 +244,6 @@ class _Band:
         self.sheets, self.sink = sheets, sink
         self.at: tuple[_Run, int] | None = None
         self.sums = torch.zeros(0)
-        self._threshold = sheets.predictor.plan.inference.threshold
 
     def add(self, job: _Job, result: Tensor) -> None:
         """Blend in a tile; finish the row with its last."""
@@ -276,8 +272,8 @@ class _Band:
             self.sums.zero_()
             return
         self.sums = torch.zeros(0)  # the old band goes before the new one comes
-        device = sheets.predictor.blending_device(shape)
-        self.sums = torch.zeros((sheets.predictor.channels, *shape), dtype=sheets.sums, device=device)
+        device = sheets.looks.first.blending_device(shape)
+        self.sums = torch.zeros((sheets.looks.channels, *shape), dtype=sheets.sums, device=device)
 
     def _finish(self, job: _Job) -> None:
         axis, strip = self.sheets.grid.axes[0], self.sheets.strips[job.run.strip]
@@ -286,13 +282,12 @@ class _Band:
         rows = axis.finished(job.row)
         start = rows.start - axis.starts[job.row]
         ready = self.sums[:, start : start + rows.stop - rows.start]
-        labels = torch.empty(ready.shape[1:], dtype=torch.uint8, device=ready.device)
-        step = max(1, _AT_ONCE // max(1, labels[:1].numel()))
-        for row in range(0, len(labels), step):  # a few rows at a time, for argmax gives 64 bits a voxel
-            some = ready[:, row : row + step]
-            labels[row : row + step] = some[0] > self._threshold if len(some) == 1 else some.argmax(dim=0)
+        step = max(1, _few(self.sheets.looks) // max(1, ready[:1, :1].numel()))
+        parts = [self.sheets.looks.finished(ready[:, row : row + step]) for row in range(0, ready.shape[1], step)]
+        found = {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
         plane = (job.run.plane,) if self.sheets.planes > 1 or self._flat() else ()
-        self.sink((job.run.plane, job.run.strip, job.row), plane, (rows, strip.columns), labels.cpu().numpy())
+        arrays = {name: part.cpu().numpy() for name, part in found.items()}
+        self.sink((job.run.plane, job.run.strip, job.row), plane, (rows, strip.columns), arrays)
 
     def _flat(self) -> bool:
         """Whether a net of planes segments a volume, be it one plane thick."""
@@ -310,6 +305,11 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
             del item
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # a stop does not wait for what is being read
+
+
+def _few(looks: Looks) -> int:
+    """Voxels that are finished at once: argmax gives 64 bits a voxel, doubt has many copies of the probabilities."""
+    return 2**17 if looks.layers else 2**19
 
 
 def _batches(jobs: Iterator[_Job], size: int) -> Iterator[list[_Job]]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from napari_unetseg.cli import terminal
+from napari_unetseg.cli.segment import read_size
 from napari_unetseg.events import FileDone, Started
 
 
@@ -28,6 +31,25 @@ def test_a_list_with_a_missing_file_is_exit_code_1_and_may_be_tried_again(cli, m
 def test_workers_without_a_cluster_are_refused(cli, tmp_path):
     code, _, err = cli("segment", tmp_path, "-m", tmp_path, "-o", tmp_path, "--workers", 2)
     assert (code, "--dask" in err) == (2, True)
+
+
+@pytest.mark.parametrize(("text", "size"), [("2GB", 2**31), ("512 MiB", 2**29), (".5t", 2**39), ("3", 3 * 2**30)])
+def test_sizes_in_words(text, size):
+    assert read_size(text) == size
+
+
+def test_what_is_no_amount_of_memory_is_refused_before_the_work(cli, tmp_path):
+    code, _, err = cli("segment", tmp_path, "-m", tmp_path, "-o", tmp_path, "--memory", "plenty")
+    assert (code, "plenty is no amount of memory" in err) == (2, True)
+
+
+def test_the_ceiling_of_the_command_line_is_kept_to(cli, model, many, tmp_path):
+    model.save(tmp_path / "m")
+    words = ("segment", many(1), "-m", tmp_path / "m", "-o", tmp_path / "out", "--json", "--memory")
+    _, said, _ = cli(*words, "1MB")  # less than Python itself, so that every image is too large
+    assert "MiB short" in json.loads(said)["rows"][0]["error"]
+    code, said, _ = cli(*words, "64GB")
+    assert (code, json.loads(said)["rows"][0]["status"]) == (0, "done")
 
 
 def test_of_many_files_only_those_are_named_that_need_a_look(capsys, monkeypatch):

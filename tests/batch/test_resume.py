@@ -174,7 +174,7 @@ def test_reading_and_writing_go_on_while_the_net_works(model, many, tmp_path, mo
 
         return do
 
-    monkeypatch.setattr(work, "read", slow("read", nus.read))
+    monkeypatch.setattr(work, "opened", slow("read", work.opened))
     monkeypatch.setattr(work, "write", slow("write", nus.write))
     forward = model.net.forward
     monkeypatch.setattr(model.net, "forward", slow("net", forward))

@@ -15,7 +15,9 @@ import torch
 
 from napari_unetseg.errors import ModelError, OutOfMemory, Stopped
 from napari_unetseg.events import Control, Note, Started, TileDone
+from napari_unetseg.inference import Ensemble, predict_doubt
 from napari_unetseg.inference.disk import fits_in_memory, predict_file
+from napari_unetseg.inference.looks import LAYERS
 from napari_unetseg.inference.memory import used_memory
 from napari_unetseg.inference.sliding import predict
 from napari_unetseg.io import open_lazy, read, read_labels, write
@@ -62,9 +64,9 @@ def test_post_processing_is_done_where_it_fits_and_refused_before_the_work_where
         predict_file(with_step, image, tmp_path / "other.tif", memory=(used_memory() or 0) + 1000)
 
 
-def stopped_half_way(net: Model, image: Path, out: Path) -> int:
+def stopped_half_way(net: Model, image: Path, out: Path, **options) -> int:
     control, seen = Control(), 0
-    run = predict_file.events(net, image, out, control=control)
+    run = predict_file.events(net, image, out, control=control, **options)
     with contextlib.suppress(Stopped):
         for event in run:
             if isinstance(event, TileDone):
@@ -91,6 +93,20 @@ def test_goes_on_where_it_was_stopped(tmp_path):
     assert total + seen <= whole * 1.5  # a row of tiles is done again, to fill the band
     np.testing.assert_array_equal(read_labels(out).data, read_labels(tmp_path / "whole.nii").data)
     assert not ledger.exists()
+
+
+def test_layers_go_on_too_and_not_from_labels_alone(tmp_path):
+    image, out = scan(tmp_path / "scan.nii", (40, 40, 50)), tmp_path / "mask.nii"
+    net, layer = model(3), {"entropy": tmp_path / "entropy.nii"}
+    stopped_half_way(net, image, out, layers=layer)
+    events = list(predict_file.events(net, image, out, layers=layer))
+    assert any(isinstance(event, Note) for event in events)
+    once = {"entropy": tmp_path / "once.nii"}
+    predict_file(net, image, tmp_path / "other.nii", layers=once)
+    np.testing.assert_array_equal(read(layer["entropy"]).data, read(once["entropy"]).data)
+    stopped_half_way(net, image, tmp_path / "plain.nii")
+    events = list(predict_file.events(net, image, tmp_path / "plain.nii", layers=layer))
+    assert not any(isinstance(event, Note) for event in events)
 
 
 @pytest.mark.parametrize("change", ["model", "image"])
@@ -120,15 +136,68 @@ def test_whether_it_fits_depends_on_the_ceiling(tmp_path):
     assert not fits_in_memory(image, model().plan, (used_memory() or 0) + 2**20)
 
 
+FLOATS = ("probability.tif", "entropy.tif", "disagreement.tif")
+
+
+@pytest.mark.parametrize(("dims", "shape"), [(2, (40, 50)), (2, (3, 20, 30)), (3, (9, 20, 30))])
+def test_averages_and_layers_are_those_made_in_memory(tmp_path, dims, shape):
+    """Two models, each with its own normalisation, mirrored and turned, in one tile as large as the image."""
+    suffix = ".tif" if len(shape) == 2 else ".nii"
+    image = scan(tmp_path / f"scan{suffix}", shape)
+    whole = {"tile": (64,) * dims, "margin": 0}
+    models = [model(dims, seed, inference=whole, net={"outputs": 3}) for seed in (0, 1)]
+    models[1].plan = models[1].plan.change(data={"normalisation": {"kind": "ct", "low": 0, "high": 60000}})
+    for one in models:
+        one.classes = ("background", "cell", "wall")
+    names = {layer: tmp_path / f"{layer}{suffix}" for layer in LAYERS}
+    averaged = Ensemble.of(models, tta="turns")
+    out = predict_file(averaged, image, tmp_path / f"mask{suffix}", layers=names)
+    truth = predict_doubt(models, read(image), tta="turns")
+    best = np.sort(truth.probability, axis=0)
+    sure = best[-1] - best[-2] > 1e-4
+    assert (read_labels(out).data == truth.mask())[sure].all()
+    for layer in LAYERS:
+        found, wanted = read(names[layer]).data / 255, getattr(truth, layer)
+        assert np.abs(found - wanted).max() < 0.003, layer
+    assert truth.disagreement.max() > 0.05
+    assert sorted(p.stem for p in tmp_path.iterdir()) == sorted(["mask", "scan", *LAYERS])
+
+
+def test_tiles_are_blended_as_those_of_every_pass_in_memory(tmp_path):
+    image, net = scan(tmp_path / "scan.tif", (70, 90)), model(net={"dropout": 0.4})
+    names = {"entropy": tmp_path / "entropy.tif", "probability": tmp_path / "probability.tif"}
+    predict_file(Ensemble.of([net], tta="flips"), image, tmp_path / "mask.tif", layers=names)
+    truth = predict_doubt(net, read(image), tta="flips")
+    assert np.abs(read(names["probability"]).data / 255 - truth.probability).max() < 0.02  # tiles lie a voxel apart
+    plain = tmp_path / "plain.tif"
+    predict_file(Ensemble.of([net]), image, tmp_path / "mask.tif", layers={"probability": plain, "disagreement": plain})
+    assert np.abs(read(plain).data / 255 - truth.probability).max() > 0.02
+    dropped = tmp_path / "dropped.tif"
+    passes = Ensemble.of([net], dropout_passes=3)
+    predict_file(passes, image, tmp_path / "mask.tif", layers={"disagreement": dropped})
+    first = read(dropped).data
+    assert first.max() > 2
+    predict_file(passes, image, tmp_path / "mask.tif", layers={"disagreement": dropped})
+    np.testing.assert_array_equal(read(dropped).data, first)
+
+
+def test_models_that_see_different_things_are_not_averaged(tmp_path):
+    image = scan(tmp_path / "scan.nii", (9, 40, 50))
+    with pytest.raises(ModelError, match="are not averaged"):
+        predict_file(Ensemble.of([model(2), model(3)]), image, tmp_path / "mask.nii")
+
+
 LIMITED = """
 import json, resource, sys
 import numpy as np, tifffile
+from napari_unetseg.inference import Ensemble
+from napari_unetseg.inference import Ensemble, predict_doubt
 from napari_unetseg.inference.disk import predict_file
 from napari_unetseg.inference.memory import used_memory, watched
 from napari_unetseg.io import tiff
 from napari_unetseg.nets import Model
 
-model, image, out = sys.argv[1:]
+model, image, out, *layers = sys.argv[1:]
 ceiling = used_memory() + 128 * 2**20  # torch's own size counts
 shape = (8, int(4.05 * ceiling / (8 * 8 * 4096)), 4096)
 # a file with holes: only what is written takes space, and the rest is one value, as the glass of a slide is
@@ -140,16 +209,18 @@ status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 untouched = int(status["VmData"].split()[0]) * 1024 - used_memory() + 128 * 2**20
 resource.setrlimit(resource.RLIMIT_DATA, (ceiling + untouched,) * 2)
 with watched() as peak:
-    predict_file(Model.load(model), image, out, memory=ceiling)
+    averaged = Ensemble.of([Model.load(model)], tta="flips" if layers else "none")
+    names = dict(zip(("probability", "entropy", "disagreement"), layers))
+    predict_file(averaged, image, out, layers=names, memory=ceiling)
 print(json.dumps({"peak": peak.bytes, "ceiling": ceiling, "shape": shape}))
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux enforces such a limit")
-def test_an_image_four_times_larger_than_the_ceiling_under_an_enforced_limit(tmp_path):
+def test_averages_and_doubt_of_an_image_four_times_larger_than_the_ceiling_under_an_enforced_limit(tmp_path):
     net = model(net={"in_channels": 8, "norm": "none"}, inference={"tile": (256, 256)})
     net.save(tmp_path / "model")
-    words = [str(tmp_path / name) for name in ("model", "slide.tif", "mask.tif")]
+    words = [str(tmp_path / name) for name in ("model", "slide.tif", "mask.tif", *FLOATS)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", LIMITED, *words], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -159,6 +230,11 @@ def test_an_image_four_times_larger_than_the_ceiling_under_an_enforced_limit(tmp
     mask = read_labels(tmp_path / "mask.tif").data
     assert mask.shape == tuple(said["shape"][1:])
     assert len(np.unique(mask[3000:3400, 2000:2600])) == 2
+    probability, _, disagreement = (open_lazy(tmp_path / name) for name in FLOATS)
+    assert probability.shape == (2, *mask.shape)
+    tissue = np.s_[:, 3000:3400, 2000:2600]
+    assert abs(probability[tissue].astype(int).sum(axis=0) - 255).max() <= 1
+    assert disagreement[tissue].any()
     (tmp_path / "slide.tif").unlink()
 
 

@@ -16,6 +16,7 @@ from napari_unetseg.devices import Compute
 from napari_unetseg.errors import OutOfMemory, Stopped
 from napari_unetseg.events import Control
 from napari_unetseg.inference import Predictor
+from napari_unetseg.inference.looks import LABELS, Looks
 from napari_unetseg.inference.streaming import Sheets, _strip, ahead
 from napari_unetseg.nets import build
 from napari_unetseg.plan import Plan
@@ -37,11 +38,11 @@ def predictor(dims: int, tile: tuple[int, ...], channels: int = 1, outputs: int 
 def streamed(sheets: Sheets, **options) -> np.ndarray:
     out = np.full(sheets.source.shape[1:], 255, np.uint8)
 
-    def keep(unit, plane, where, labels):
+    def keep(unit, plane, where, found):
         assert (out[(*plane, *where)] == 255).all()  # nothing twice
-        out[(*plane, *where)] = labels
+        out[(*plane, *where)] = found[LABELS][0]
 
-    list(sheets.labels(keep, **options))
+    list(sheets.finished(keep, **options))
     return out
 
 
@@ -62,7 +63,7 @@ def test_labels_are_those_of_the_whole_image_in_memory(dims, shape, tile, channe
     how = measure(image, ready.plan.normalisation)
     probability = ready.probabilities(how.apply(image))
     truth = ready.mask(probability)
-    sheets = Sheets.of(ready, image, how, 2**40)
+    sheets = Sheets.of(Looks((ready,), (how,)), image, 2**40)
     np.testing.assert_array_equal(streamed(sheets), truth)
     columns = np.arange(len(sheets.grid.axes[1].starts))
     finest = replace(sheets, strips=tuple(_strip(sheets.grid, part[None]) for part in columns), sums=torch.float16)
@@ -76,17 +77,17 @@ def test_as_few_strips_as_the_memory_allows():
     ready = predictor(2, (16, 16))
     image = np.zeros((1, 60, 300), np.float32)
     how = measure(image, ready.plan.normalisation)
-    whole = Sheets.of(ready, image, how, 2**40)
+    whole = Sheets.of(Looks((ready,), (how,)), image, 2**40)
     assert (len(whole.strips), whole.sums) == (1, torch.float32)
     columns = np.arange(len(whole.grid.axes[1].starts))
     for number in (2, 4):
         strips = tuple(_strip(whole.grid, part) for part in np.array_split(columns, number))
         budget = replace(whole, strips=strips, sums=torch.float16).nbytes
-        sheets = Sheets.of(ready, image, how, budget)
+        sheets = Sheets.of(Looks((ready,), (how,)), image, budget)
         assert sheets.nbytes <= budget
         assert 1 < len(sheets.strips) <= number
     with pytest.raises(OutOfMemory, match="MiB short"):
-        Sheets.of(ready, image, how, 1000)
+        Sheets.of(Looks((ready,), (how,)), image, 1000)
 
 
 def test_x_plus_one_comes_back_everywhere():
@@ -108,7 +109,7 @@ def test_tiles_of_one_value_are_computed_once():
     how = measure(image, ready.plan.normalisation)
     seen = []
     ready.net.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    sheets = Sheets.of(ready, image, how, 2**40)
+    sheets = Sheets.of(Looks((ready,), (how,)), image, 2**40)
     mask = streamed(sheets)
     assert sum(seen) < len(sheets.grid.indices) / 3
     seen.clear()
@@ -119,16 +120,16 @@ def test_tiles_of_one_value_are_computed_once():
 def test_finished_parts_are_not_computed_again():
     ready = predictor(2, (16, 16))
     image = np.random.default_rng(0).normal(size=(1, 3, 60, 40)).astype(np.float32)
-    sheets = Sheets.of(ready, image, measure(image, ready.plan.normalisation), 2**40)
+    sheets = Sheets.of(Looks((ready,), (measure(image, ready.plan.normalisation),)), image, 2**40)
     whole, parts = streamed(sheets), {}
 
-    def keep(unit, plane, where, labels):
-        parts[unit] = labels
-        np.testing.assert_array_equal(labels, whole[(*plane, *where)])
+    def keep(unit, plane, where, found):
+        parts[unit] = found
+        np.testing.assert_array_equal(found[LABELS][0], whole[(*plane, *where)])
 
     rows = len(sheets.grid.axes[0].starts)
     done = {(plane, 0, row) for plane in range(3) for row in range(rows) if (plane, row) not in ((1, 2), (2, 0))}
-    events = list(sheets.labels(keep, done))
+    events = list(sheets.finished(keep, done))
     assert set(parts) == {(1, 0, 2), (2, 0, 0)}
     assert events[-1].done == events[-1].total < 5 * len(sheets.grid.axes[1].starts)
 
@@ -136,9 +137,9 @@ def test_finished_parts_are_not_computed_again():
 def test_the_rows_under_the_eye_come_first():
     ready = predictor(2, (16, 16))
     image = np.random.default_rng(0).normal(size=(1, 4, 90, 40)).astype(np.float32)
-    sheets = Sheets.of(ready, image, measure(image, ready.plan.normalisation), 2**40)
+    sheets = Sheets.of(Looks((ready,), (measure(image, ready.plan.normalisation),)), image, 2**40)
     order = []
-    list(sheets.labels(lambda unit, plane, where, labels: order.append((plane, where)), focus=(2, 60, 5)))
+    list(sheets.finished(lambda unit, plane, where, labels: order.append((plane, where)), focus=(2, 60, 5)))
     (plane, (rows, _)), *_ = order
     assert plane == (2,)
     assert rows.start <= 60 < rows.stop + 16
