@@ -15,6 +15,7 @@ from napari_unetseg.io import atomic_write
 __all__ = ["write_report"]
 
 _PICTURES = 200  # of the worst files; a page with thousands would not open
+_ROWS = 5000  # of the table; no browser shows a million, and the others are in table.csv
 _STYLE = """
 body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1100px;padding:0 1rem;color:#222;background:#fff}
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}.facts{display:flex;flex-wrap:wrap;gap:.4rem 2rem}
@@ -61,11 +62,15 @@ def _page(folder: Path, entries: Sequence[Mapping[str, Any]], run: Mapping[str, 
             f'<div class="facts">{"".join(_facts(entries, run))}</div>',
             f'<h2>Worst first{some}</h2><div class="sheet">',
             *(_figure(entry, folder) for entry in pictured),
-            "</div><h2>All files, worst first</h2>",
-            _table(entries, folder),
+            f"</div><h2>{_listed(len(entries))}</h2>",
+            _table(entries[:_ROWS], folder),
             "</html>",
         )
     )
+
+
+def _listed(count: int) -> str:
+    return "All files, worst first" if count <= _ROWS else f"The worst {_ROWS} of {count} files; all are in table.csv"
 
 
 def _facts(entries: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> Iterable[str]:

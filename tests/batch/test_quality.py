@@ -12,6 +12,7 @@ from tiny import blobs
 import napari_unetseg as nus
 from napari_unetseg.batch import segment_folder
 from napari_unetseg.batch.quality import look_at, worst_first
+from napari_unetseg.batch.report import write_report
 from napari_unetseg.batch.run import SHEET
 from napari_unetseg.nets import Model
 
@@ -78,6 +79,15 @@ def test_the_report_stands_alone_and_shows_the_worst_first(model, many, tmp_path
     assert (out / "report.html").stat().st_mtime_ns > before
     assert (out / "report.html").read_text(encoding="utf-8").count("data:image/jpeg") == 3
     assert len(again) == 4
+
+
+def test_a_report_of_very_many_files_lists_the_worst_and_says_where_the_others_are(tmp_path):
+    row = {"mask": "", "status": "failed", "error": "Damaged.", "seconds": 0.0, "classes": []}
+    run = {"models": [], "failed": 5100, "classes": ["background"], "device": "cpu", "written": ""}
+    page = write_report(tmp_path, [{**row, "file": f"/scans/{n}.tif"} for n in range(5100)], run).read_text()
+    assert page.count("<tr><td>") == 5000
+    assert "The worst 5000 of 5100 files; all are in table.csv" in page
+    assert "5100 files segmented" in page
 
 
 def test_an_image_with_the_name_of_the_contact_sheet_is_never_written_over(model, many):
