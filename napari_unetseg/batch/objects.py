@@ -18,7 +18,7 @@ from napari_unetseg.io import atomic_write
 from napari_unetseg.postprocess import measure_volume, write_rows
 from napari_unetseg.volume import LabelVolume, Volume
 
-__all__ = ["NAME", "gather_objects", "keep_objects"]
+__all__ = ["NAME", "gather_objects", "keep_objects", "rows_of_mask"]
 
 NAME, _HIDDEN = "objects.csv", ".objects"
 
@@ -26,14 +26,14 @@ NAME, _HIDDEN = "objects.csv", ".objects"
 def keep_objects(job: Job, classes: np.ndarray, objects: np.ndarray, image: Volume, names: Sequence[str]) -> None:
     """Measure the objects of a file, and keep their rows."""
     rows = measure_volume(LabelVolume(classes, image.geometry), names, image, objects)
-    write_rows(_place(job.target, job.folder), [row for row in rows if row["object"]])
+    write_rows(rows_of_mask(job.target, job.folder), [row for row in rows if row["object"]])
 
 
 def gather_objects(folder: Path, entries: Sequence[Mapping[str, Any]]) -> None:
     """Write the rows of all files that were done, each with the file and the mask it is of."""
     if not (folder / _HIDDEN).is_dir():
         return
-    places = [(entry, _place(Path(entry["mask"]), folder)) for entry in entries if entry["status"] == "done"]
+    places = [(entry, rows_of_mask(Path(entry["mask"]), folder)) for entry in entries if entry["status"] == "done"]
     kept = [(entry, place) for entry, place in places if entry.get("objects") and place.is_file()]
     if not kept:
         (folder / NAME).unlink(missing_ok=True)
@@ -51,7 +51,8 @@ def gather_objects(folder: Path, entries: Sequence[Mapping[str, Any]]) -> None:
     atomic_write(folder / NAME, fill)
 
 
-def _place(target: Path, folder: Path) -> Path:
+def rows_of_mask(target: Path, folder: Path) -> Path:
+    """Where the rows of one mask are kept."""
     return folder / _HIDDEN / target.relative_to(folder).with_name(target.name + ".csv")
 
 

@@ -25,6 +25,7 @@ from napari_unetseg.batch.quality import worst_first
 from napari_unetseg.batch.report import write_report
 from napari_unetseg.batch.tables import rows_of, write_run, write_table
 from napari_unetseg.batch.thumbnails import contact_sheet
+from napari_unetseg.batch.undo import keep_before
 from napari_unetseg.batch.work import Entry, Segmenter, keep
 from napari_unetseg.errors import ReadError, WriteError
 from napari_unetseg.events import Control, Event, FileDone, Started, verb
@@ -97,6 +98,8 @@ def segment_folder(
             device = computers.said
         yield Started(f"segmenting {len(run.files)} files", device, len(run.files))
         yield from run.take_over(control)
+        if run.jobs:
+            keep_before(folder)
         steps: Generator[Step, None, None]
         if cluster is not None:
             steps = computers.segment(run.jobs, segmenter, run.begin, control)
