@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_unetseg.batch import segment_folder
+from napari_unetseg.batch import segment_folder, undo_run
 from napari_unetseg.data import Dataset, load_dataset, prepare, said_of, split
 from napari_unetseg.devices import choose_compute, choose_device, describe, limit_threads
 from napari_unetseg.errors import EngineError, Stopped, UnetSegError
@@ -250,3 +251,9 @@ def segment(args: Args, control: Control, bench: Bench) -> Run:
     again = bool(args.get("failed_only"))
     rows = yield from segment_folder.events(need(args, "inputs"), model, out, control=control, failed_only=again)
     return {"rows": rows, "out": out, "stopped": control.stopped}
+
+
+@VERBS.register("undo_segment")
+def undo_segment(args: Args, control: Control, bench: Bench) -> Result:
+    """Take the last run into a folder back: ``{out}`` to ``{removed, restored, kept}``; see `undo_run`."""
+    return dataclasses.asdict(undo_run(need(args, "out")))
