@@ -8,7 +8,6 @@ the candidates on a small convolution step and keeps the fastest that agrees wit
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import platform
@@ -22,6 +21,7 @@ import torch
 from torch import nn
 
 from napari_unetseg.errors import PlanError
+from napari_unetseg.events import Control, until_stopped
 
 __all__ = [
     "Compute",
@@ -135,8 +135,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
-def choose_compute(device: str = "auto", precision: str = "auto", dims: int = 2) -> Compute:
-    """Device, precision and memory order for nets of `dims` dimensions; probes the CPU once a process."""
+def choose_compute(
+    device: str = "auto", precision: str = "auto", dims: int = 2, control: Control | None = None
+) -> Compute:
+    """Device, precision and memory order for nets of `dims` dimensions; probes the CPU once a process.
+
+    `control` may stop the probe; `Stopped` is raised, and the next call begins it again.
+    """
     chosen = choose_device(device)
     if chosen.type == "cuda":
         if precision == "auto":
@@ -144,11 +149,15 @@ def choose_compute(device: str = "auto", precision: str = "auto", dims: int = 2)
         return Compute(chosen, precision, True, f"{torch.cuda.get_device_name(chosen)} in {precision}, channels-last.")
     if chosen.type == "mps":
         return Compute(chosen, "float32" if precision == "auto" else precision, False, "Apple GPU (MPS).")
-    return _probe_cpu(precision, dims)
+    if (precision, dims) not in _PROBED:
+        _PROBED[precision, dims] = _probe_cpu(precision, dims, control)
+    return _PROBED[precision, dims]
 
 
-@functools.cache
-def _probe_cpu(precision: str, dims: int) -> Compute:
+_PROBED: dict[tuple[str, int], Compute] = {}
+
+
+def _probe_cpu(precision: str, dims: int, control: Control | None) -> Compute:
     cpu = torch.device("cpu")
     if precision == "float16":
         raise PlanError("float16 is not for the CPU.", hint="Use precision auto, float32 or bfloat16.")
@@ -161,10 +170,10 @@ def _probe_cpu(precision: str, dims: int) -> Compute:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # threads that wait for one another on a busy machine would drown the difference
     try:
-        losses = {candidate: _probe_step(net, x, candidate)[1] for candidate in candidates}
+        losses = {candidate: _probe_step(net, x, candidate)[1] for candidate in until_stopped(candidates, control)}
         begin = time.monotonic()
         while len(seconds[candidates[-1]]) < 5 and time.monotonic() - begin < 1.5:
-            for candidate in candidates:  # in turn, so that a busy moment hits all alike
+            for candidate in until_stopped(candidates, control):  # in turn, so that a busy moment hits all alike
                 seconds[candidate].append(_probe_step(net, x, candidate)[0])
     finally:
         torch.set_num_threads(threads)

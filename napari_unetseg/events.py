@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 
+from napari_unetseg.errors import Stopped
 from napari_unetseg.scores import Scores
 
 __all__ = [
@@ -33,8 +34,13 @@ __all__ = [
     "Validated",
     "View",
     "finish",
+    "until_stopped",
     "verb",
 ]
+
+P = ParamSpec("P")
+E = TypeVar("E")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -166,14 +172,22 @@ class Control:
         """Ask the verb to finish at its next step, keeping the best result so far."""
         self.stopped = True
 
+    def poll(self) -> None:
+        """Raise `Stopped` once told to stop."""
+        if self.stopped:
+            raise Stopped("It was stopped.", hint="Nothing was changed.")
+
     def look(self, view: View | None) -> None:
         """Ask for previews of `view` from now on."""
         self.view = view
 
 
-P = ParamSpec("P")
-E = TypeVar("E")
-R = TypeVar("R")
+def until_stopped(things: Iterable[E], control: Control | None) -> Iterator[E]:
+    """Pass on `things` one by one; raises `Stopped` between two of them once `control` says so."""
+    for thing in things:
+        if control is not None:
+            control.poll()
+        yield thing
 
 
 class Running(Generic[E, R]):

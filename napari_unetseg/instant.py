@@ -25,7 +25,7 @@ from napari_unetseg.data.annotation import check_counts, count_known
 from napari_unetseg.data.seen import describe_seen
 from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute
 from napari_unetseg.errors import PlanError, Stopped
-from napari_unetseg.events import Control, Event, Started, StepDone, TileDone, Validated, verb
+from napari_unetseg.events import Control, Event, Started, StepDone, TileDone, Validated, until_stopped, verb
 from napari_unetseg.inference.calibration import calibrated_plan
 from napari_unetseg.inference.evaluate import evaluate
 from napari_unetseg.inference.sliding import make_predictor, tile_slices
@@ -40,7 +40,7 @@ __all__ = ["Lesson", "fit_instant", "fit_prepared", "instant_plan", "learn_lesso
 
 _TILE = {2: 1024, 3: 128}
 _KNOWN, _UNKNOWN = 20_000, 20_000  # voxels learned from; more changes the time, not the score
-_TREES, _LEAF = 50, 3
+_TREES, _LEAF, _AT_ONCE = 50, 3, 5
 _STEPS, _BATCH, _RATE = 150, 2048, 0.02
 
 
@@ -72,9 +72,9 @@ def fit_instant(
         When stopped before it was done.
     """
     plan, control, begin = plan or Plan(), control or Control(), time.monotonic()
-    dataset = data if isinstance(data, Dataset) else load_dataset(data, plan.data)
+    dataset = data if isinstance(data, Dataset) else load_dataset(data, plan.data, control=control)
     parts = split(dataset, plan.data, plan.training.seed)
-    samples = [part.load() for part in parts.train]
+    samples, unseen = ([part.load() for part in until_stopped(some, control)] for some in (parts.train, parts.heldout))
     check_counts(_totals(samples, len(dataset.classes)), dataset.classes)
     if plan.data.normalisation is None:
         plan = plan.change(data={"normalisation": fit_normalisation(samples).model_dump()})
@@ -89,7 +89,7 @@ def fit_instant(
         samples[0].image.geometry.spacing,
         1 if len(dataset.classes) == 2 else len(dataset.classes),
     )
-    train, held = ([prepare(part, how) for part in some] for some in (samples, [p.load() for p in parts.heldout]))
+    train, held = ([prepare(part, how) for part in until_stopped(some, control)] for some in (samples, unseen))
     rule = said_of(parts.rule, [image.known for image in held])
     model = yield from fit_prepared(plan, dataset.classes, train, control)
     with ThreadGovernor().step():
@@ -118,7 +118,7 @@ def fit_prepared(
     control : Control
         To stop it, within an image.
     """
-    compute = choose_compute(plan.training.device, "float32", plan.net.dims)
+    compute = choose_compute(plan.training.device, "float32", plan.net.dims, control)
     yield Started("instant model", str(compute.device), _STEPS)
     torch.manual_seed(plan.training.seed)
     net = build(plan.net)
@@ -221,19 +221,13 @@ def learn_lesson(
     net: InstantNet, lesson: Lesson, plan: Plan, control: Control
 ) -> Generator[Event, None, list[dict[str, float]]]:
     """Fit a forest to the known voxels, and the net to what the forest answers everywhere; returns the history."""
-    from sklearn.ensemble import ExtraTreesClassifier
-
-    begin, n_classes, seed = time.monotonic(), max(2, plan.net.outputs), plan.training.seed
-    forest = ExtraTreesClassifier(
-        _TREES, min_samples_leaf=_LEAF, class_weight="balanced", bootstrap=True, oob_score=True, random_state=seed
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of a voxel that every tree happened to learn from
-        forest.fit(lesson.known.numpy(), lesson.labels.numpy())
+    begin, n_classes = time.monotonic(), max(2, plan.net.outputs)
+    forest = _plant(lesson, plan.training.seed, control)
     every = torch.cat([lesson.known, lesson.other])
     answers = forest.predict_proba(every.numpy())
     unseen = np.nan_to_num(forest.oob_decision_function_)
-    answers = answers * _prior(unseen, np.searchsorted(forest.classes_, lesson.labels), answers[len(lesson.known) :])
+    columns = np.searchsorted(forest.classes_, lesson.labels.numpy())
+    answers = answers * _prior(unseen, columns, answers[len(lesson.known) :])
     wanted = torch.zeros(len(every), n_classes)
     wanted[:, forest.classes_] = torch.from_numpy(answers / answers.sum(axis=1, keepdims=True)).float()
     shape = net.shift.shape
@@ -262,6 +256,21 @@ def learn_lesson(
     finally:
         torch.set_num_threads(threads)
     return history
+
+
+def _plant(lesson: Lesson, seed: int, control: Control) -> Any:
+    """Fit the forest, a few trees at a time, so that it can be stopped; the trees are those of one fit."""
+    from sklearn.ensemble import ExtraTreesClassifier
+
+    forest = ExtraTreesClassifier(
+        min_samples_leaf=_LEAF, class_weight="balanced", bootstrap=True, warm_start=True, random_state=seed
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a voxel that every tree happened to learn from
+        for trees in until_stopped(range(_AT_ONCE, _TREES + 1, _AT_ONCE), control):
+            forest.set_params(n_estimators=trees, oob_score=trees == _TREES)
+            forest.fit(lesson.known.numpy(), lesson.labels.numpy())
+    return forest
 
 
 def _prior(unseen: np.ndarray, labels: np.ndarray, unlabelled: np.ndarray) -> np.ndarray:

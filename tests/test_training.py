@@ -114,7 +114,7 @@ def test_going_on_from_a_model_never_returns_a_worse_one(folder):
     spoiled = quick(epochs=1, steps_per_epoch=2, learning_rate=5.0, optimiser="sgd", schedule="constant")
     after = fine_tune(folder, spoiled, start=good)
     assert after.scores.mean_dice >= good.scores.mean_dice
-    assert after.parents == (good.id,)
+    assert (after.id, after.parents) == (good.id, good.parents)  # it is that model, not its child
 
 
 def test_previews_what_the_user_looks_at(folder):

@@ -17,6 +17,7 @@ from napari_unetseg.data.folders import Entry, Listing, list_folder, list_pairs
 from napari_unetseg.data.grid import on_grid
 from napari_unetseg.data.labels import LabelRule, class_names, count_values, look, rule_from_names, rule_from_values
 from napari_unetseg.errors import AnnotationError, ReadError
+from napari_unetseg.events import Control
 from napari_unetseg.io import read, read_labels
 from napari_unetseg.plan import DataPlan
 from napari_unetseg.project import Project
@@ -141,6 +142,7 @@ def load_dataset(
     data: Project | str | os.PathLike[str] | None,
     plan: DataPlan = DataPlan(),
     pairs: Sequence[tuple[Any, Any]] = (),
+    control: Control | None = None,
 ) -> Dataset:
     """Find cases and agree on what their labels mean.
 
@@ -154,6 +156,8 @@ def load_dataset(
         holds annotations.
     pairs : sequence of (path, path)
         Image and label files; stacks stay volumes.
+    control : Control, optional
+        To stop it between two files, here and whenever the dataset reads later; `Stopped` is raised.
 
     Raises
     ------
@@ -162,23 +166,24 @@ def load_dataset(
     AnnotationError
         No labels, labels of one class only, or on another grid than their image.
     """
+    files = _Files(control=control)
     if isinstance(data, Project):
-        return _from_project(data)
+        return _from_project(data, files)
     if data is None:
         if not pairs:
             raise ReadError("No data was given.", hint="Give a project, a folder, or image and label files.")
-        return _from_listing(list_pairs(pairs), plan)
+        return _from_listing(list_pairs(pairs), plan, files)
     folder = Path(data)
     if (folder / "project.json").is_file():
-        return _from_project(Project.open(folder, read_only=True))
-    return _from_listing(list_folder(folder), plan)
+        return _from_project(Project.open(folder, read_only=True), files)
+    return _from_listing(list_folder(folder), plan, files)
 
 
 class _Files:
-    """Files read lately, up to a bound of memory."""
+    """Files read lately, up to a bound of memory; `control` may stop the reading."""
 
-    def __init__(self, limit: int = CACHE_BYTES) -> None:
-        self.limit = limit
+    def __init__(self, limit: int = CACHE_BYTES, control: Control | None = None) -> None:
+        self.limit, self.control = limit, control
         self.held = 0
         self._kept: OrderedDict[tuple[str, Any], Volume | LabelVolume] = OrderedDict()
 
@@ -188,7 +193,13 @@ class _Files:
     def labels(self, path: Path) -> LabelVolume:
         return self._get(("labels", path), lambda: read_labels(path))
 
+    def poll(self) -> None:
+        """Raise `Stopped` when told to stop."""
+        if self.control is not None:
+            self.control.poll()
+
     def _get(self, key: tuple[str, Any], make: Any) -> Any:
+        self.poll()
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
@@ -272,16 +283,17 @@ class _FromProject:
         return Sample(self.name, self.kind.fit(self.image(), self.name), *self.target())
 
     def target(self) -> tuple[np.ndarray, np.ndarray]:
+        self.files.poll()
         return to_mask(self.project.annotation(self.name).data)
 
 
-def _from_project(project: Project) -> Dataset:
+def _from_project(project: Project, files: _Files) -> Dataset:
     names = tuple(project.annotated())
     if not names:
         raise AnnotationError(
             f"Nothing is annotated yet in the project {project.name}.", hint="Paint at least one stroke of each class."
         )
-    kind, files = _Kind(), _Files()
+    kind = _Kind()
     readers = [_FromProject(project, name, kind, files) for name in names]
     notes = _agree(kind, ((reader.name, reader) for reader in readers))
     cases = tuple(
@@ -293,8 +305,8 @@ def _from_project(project: Project) -> Dataset:
     return dataset
 
 
-def _from_listing(listing: Listing, plan: DataPlan) -> Dataset:
-    files, kind = _Files(), _Kind()
+def _from_listing(listing: Listing, plan: DataPlan, files: _Files) -> Dataset:
+    kind = _Kind()
     rule, classes, notes = _meaning(listing, plan, files)
     readers = [_FromFiles(entry, rule, kind, files) for entry in listing.entries]
     notes += _agree(kind, ((reader.entry.images[0].name, reader) for reader in readers))

@@ -5,7 +5,7 @@ The known voxels of each class are indexed once; a draw then costs what a patch 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -96,7 +96,8 @@ class PatchSampler:
 
     Parameters
     ----------
-    samples : sequence of Prepared
+    samples : iterable of Prepared
+        Gone through once.
     patch : tuple of int
         ``(Y, X)`` or ``(Z, Y, X)`` in voxels. A 2D patch on a volume is drawn from the plane (axis 0) of the chosen
         voxel.
@@ -121,7 +122,7 @@ class PatchSampler:
 
     def __init__(
         self,
-        samples: Sequence[Prepared],
+        samples: Iterable[Prepared],
         patch: Sequence[int],
         n_classes: int,
         seed: int = 0,
@@ -130,21 +131,23 @@ class PatchSampler:
         jitter: float = 0.75,
         neighbours: int = 0,
     ) -> None:
-        self.samples = tuple(samples)
         self.patch = tuple(int(p) for p in patch)
         self.n_classes = n_classes
         self.jitter = jitter
         self.neighbours = neighbours
         self._rng = np.random.default_rng(seed)
-        if any(sample.target.ndim < len(self.patch) for sample in self.samples):
-            raise PlanError("A 3D net cannot learn from 2D images.", hint="Choose a net with dims 2.")
-        self.counts = np.array([count_known(s.target, s.known, n_classes) for s in self.samples]).reshape(-1, n_classes)
+        kept, counts, self._index = [], [], []
+        for sample in samples:
+            if sample.target.ndim < len(self.patch):
+                raise PlanError("A 3D net cannot learn from 2D images.", hint="Choose a net with dims 2.")
+            kept.append(sample)
+            counts.append(count_known(sample.target, sample.known, n_classes))
+            self._index.append(_index(sample, counts[-1], self._rng))
+        self.samples = tuple(kept)
+        self.counts = np.array(counts).reshape(-1, n_classes)
         total = self.counts.sum(axis=0)
         if not total.any():
             raise AnnotationError("Nothing is annotated in the training images.", hint="Paint a stroke of each class.")
-        self._index = [
-            _index(sample, counts, self._rng) for sample, counts in zip(self.samples, self.counts, strict=True)
-        ]
         self._weights = balance * (total > 0) / (total > 0).sum() + (1 - balance) * total / total.sum()
         # each draw pays every class its weight, and the richest is drawn and pays 1: no class waits long
         self._credit = self._rng.random(n_classes) * self._weights

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
 
-from napari_unetseg.errors import Stopped
 from napari_unetseg.events import Control
 
-__all__ = ["interruptible", "until_stopped"]
-
-T = TypeVar("T")
+__all__ = ["interruptible"]
 
 
 @contextlib.contextmanager
@@ -25,8 +22,7 @@ def interruptible(control: Control, *nets: nn.Module) -> Iterator[None]:
     """
 
     def look(*_: Any) -> None:
-        if control.stopped:
-            raise Stopped("Stopped in the middle of a step.", hint="Nothing was changed by that step.")
+        control.poll()
 
     def watch(layer: nn.Module, args: Any, output: Any) -> None:
         if isinstance(output, torch.Tensor) and output.requires_grad:
@@ -38,17 +34,3 @@ def interruptible(control: Control, *nets: nn.Module) -> Iterator[None]:
                 for handle in (layer.register_forward_pre_hook(look), layer.register_forward_hook(watch)):
                     stack.callback(handle.remove)
         yield
-
-
-def until_stopped(things: Iterable[T], control: Control) -> Iterator[T]:
-    """Pass on `things` one by one.
-
-    Raises
-    ------
-    Stopped
-        When `control` says so between two of them.
-    """
-    for thing in things:
-        if control.stopped:
-            raise Stopped("Training was stopped before its first step.", hint="Nothing was changed.")
-        yield thing

@@ -16,7 +16,7 @@ __all__ = ["Together"]
 
 
 class Together(nn.Module):
-    """Logits of the weighted mean of two nets' probabilities.
+    """Logits of the mean of two nets' probabilities.
 
     Parameters
     ----------
@@ -25,18 +25,17 @@ class Together(nn.Module):
         where `net` sees the planes on both sides as well.
     channels : int
         That `instant` sees.
-    share : float
-        Weight of `instant`, between 0 and 1, neither included; the net's is the rest.
     """
 
-    share: Tensor
+    SHARE = 0.5  # of the instant model in the mean
 
-    def __init__(self, net: nn.Module, instant: nn.Module, channels: int, share: float = 0.5) -> None:
+    def __init__(self, net: nn.Module, instant: nn.Module, channels: int) -> None:
         super().__init__()
         self.net, self.instant = net, instant
         self.channels = channels
         self.divisor = math.lcm(int(net.divisor), int(instant.divisor))
-        self.register_buffer("share", torch.tensor(float(share)))
+        # models saved while the share was a weight among the others
+        self.register_load_state_dict_pre_hook(lambda _, state, prefix, *__: state.pop(f"{prefix}share", None))
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Return logits (B, outputs, *size) of an image (B, C, *size) whose sizes `divisor` divides."""
@@ -45,7 +44,7 @@ class Together(nn.Module):
             return logits
         before = (x.shape[1] - self.channels) // 2
         beside = self.instant(x[:, before : before + self.channels])
-        weights = torch.stack([1 - self.share, self.share]).log()
+        weights = math.log(1 - self.SHARE), math.log(self.SHARE)
         yes = [_log_probability(z.float()) + w for z, w in zip((logits, beside), weights, strict=True)]
         together = torch.logaddexp(*yes)
         if logits.shape[1] > 1:

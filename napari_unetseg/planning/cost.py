@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
@@ -13,8 +14,10 @@ import torch
 from torch import nn
 
 from napari_unetseg.devices import Compute
+from napari_unetseg.events import Control
 from napari_unetseg.losses import LOSSES
 from napari_unetseg.nets import build
+from napari_unetseg.nets.stopping import interruptible
 from napari_unetseg.optim import WeightAverage, make_optimiser
 from napari_unetseg.plan import NetSpec, Plan
 
@@ -88,10 +91,10 @@ def steps_per_epoch(plan: Plan, voxels: Sequence[int]) -> int:
     return int(min(250, max(10, windows / (plan.training.batch_size or 1))))
 
 
-def measure_step(plan: Plan, compute: Compute) -> float:
+def measure_step(plan: Plan, compute: Compute, control: Control | None = None) -> float:
     """Seconds of a training step of a completed plan on this machine, now: two steps are made and forgotten.
 
-    Of a long step one patch is measured and multiplied.
+    Of a long step one patch is measured and multiplied. `control` may stop it within a step; `Stopped` is raised.
     """
     batch, training = plan.training.batch_size or 1, plan.training
     with torch.random.fork_rng(devices=[]):
@@ -116,9 +119,10 @@ def measure_step(plan: Plan, compute: Compute) -> float:
         _wait(compute)
         return time.perf_counter() - begin
 
-    first = step(1)
-    rows = batch if first * batch < _LONG_STEP else 1
-    return step(rows) * batch / rows
+    with interruptible(control, net) if control is not None else contextlib.nullcontext():
+        first = step(1)
+        rows = batch if first * batch < _LONG_STEP else 1
+        return step(rows) * batch / rows
 
 
 def _wait(compute: Compute) -> None:

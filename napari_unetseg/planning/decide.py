@@ -11,6 +11,7 @@ from napari_unetseg.data import Dataset, Sample, fit_normalisation
 from napari_unetseg.data.augment import make_recipe
 from napari_unetseg.devices import free_memory, half_precision
 from napari_unetseg.errors import PlanError
+from napari_unetseg.events import Control, until_stopped
 from napari_unetseg.losses import LOSSES
 from napari_unetseg.nets import NETS
 from napari_unetseg.optim import OPTIMISERS, SCHEDULES
@@ -33,7 +34,12 @@ _MANY = 100  # densely labelled images, from which on augmentation is at half st
 
 
 def complete_plan(
-    plan: Plan, dataset: Dataset, samples: Sequence[Sample], device: torch.device, free: int | None = None
+    plan: Plan,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    device: torch.device,
+    free: int | None = None,
+    control: Control | None = None,
 ) -> tuple[Plan, tuple[str, ...]]:
     """Take every decision that `plan` leaves open.
 
@@ -49,6 +55,8 @@ def complete_plan(
         What it will run on.
     free : int, optional
         Bytes of memory that a step may use; what is free there now when omitted.
+    control : Control, optional
+        To stop it between two images; `Stopped` is raised.
 
     Returns
     -------
@@ -71,28 +79,29 @@ def complete_plan(
     check_steps(plan.post.steps)
     asked, plan = plan, plan.change(data={"labels": dataset.labels})
     plan = _net(plan, dataset, samples, device, notes)
-    plan = _patch(plan, samples, device, notes)
+    plan = _patch(plan, samples, device, notes, control)
     plan = _depth(plan, notes)
     plan = _batch(plan, device)
     if (room := free_memory(device) if free is None else free) is not None:
         plan = _fit_memory(plan, asked, device, notes, room)
-    plan = _augmentation(plan, dataset, samples, notes)
-    plan = _rate(_teacher(plan, samples, notes))
+    plan = _augmentation(plan, dataset, samples, notes, control)
+    plan = _rate(_teacher(plan, samples, notes, control))
     if plan.training.minutes is None and plan.training.epochs is None:
         plan = plan.change(training={"minutes": _MINUTES})
         notes.append(f"Trains for {_MINUTES:g} minutes; Stop keeps the best so far.")
     if plan.data.normalisation is None:
-        how = fit_normalisation(samples)
+        how = fit_normalisation(until_stopped(samples, control))
         plan = plan.change(data={"normalisation": how.model_dump()})
         notes.append(_NORMALISATION[how.kind].format(how=how))
     return plan, tuple(notes)
 
 
-def _teacher(plan: Plan, samples: Sequence[Sample], notes: list[str]) -> Plan:
+def _teacher(plan: Plan, samples: Sequence[Sample], notes: list[str], control: Control | None) -> Plan:
     """Let the instant model teach: in full where there are few labels, not at all where they cover half of it all."""
     if plan.training.teacher is not None:
         return plan
-    share = sum(int(s.known.sum()) for s in samples) / max(1, sum(s.known.size for s in samples))
+    known = sum(int(np.count_nonzero(sample.known)) for sample in until_stopped(samples, control))
+    share = known / max(1, sum(sample.known.size for sample in samples))
     weight = round(max(0.0, 1 - share / _DENSE), 3)
     if weight:
         notes.append(f"{100 * share:.2g} % is labelled: the instant model answers first, and teaches the net the rest.")
@@ -172,7 +181,9 @@ def _worth_3d(samples: Sequence[Sample]) -> bool:
     return planes >= 8 and spacing[0] / min(spacing[1:]) <= 6
 
 
-def _patch(plan: Plan, samples: Sequence[Sample], device: torch.device, notes: list[str]) -> Plan:
+def _patch(
+    plan: Plan, samples: Sequence[Sample], device: torch.device, notes: list[str], control: Control | None
+) -> Plan:
     dims, given = plan.net.dims, plan.training.patch
     if given is not None and len(given) < dims:
         raise PlanError(f"The patch {given} has two sides, a 3D net needs three.", hint="Give (Z, Y, X).")
@@ -182,7 +193,7 @@ def _patch(plan: Plan, samples: Sequence[Sample], device: torch.device, notes: l
     least, most = _SIDES[dims, device.type == "cuda"]
     if dims == 2 and plan.data.labels == "mask":
         least = max(least, 256)
-    size = object_size(samples)
+    size = object_size(samples, control)
     side = least if size is None else int(np.clip(-(-_SEEN * size.width // 32) * 32, least, most))
     wanted = [side] * dims
     if dims == 3:
@@ -267,7 +278,9 @@ def _narrower(plan: Plan, asked: Plan) -> Plan | None:
     return plan.change(net={"width": plan.net.width / 2})
 
 
-def _augmentation(plan: Plan, dataset: Dataset, samples: Sequence[Sample], notes: list[str]) -> Plan:
+def _augmentation(
+    plan: Plan, dataset: Dataset, samples: Sequence[Sample], notes: list[str], control: Control | None
+) -> Plan:
     """Usual strength; less where there is much to see anyway; no flips where they would turn one class into another."""
     if not plan.given("training", "augment"):
         many = dataset.labels == "mask" and len(samples) >= _MANY
@@ -276,7 +289,7 @@ def _augmentation(plan: Plan, dataset: Dataset, samples: Sequence[Sample], notes
         notes.append(f"Augmentation at {'half' if many else 'its usual'} strength, for {images} to learn from.")
     recipe = plan.training.recipe
     if plan.training.augment and not recipe.keys() >= {"flip", "quarter"} and recipe.get("flip") != 0:
-        pair = mirrored_pair(dataset.classes, samples)
+        pair = mirrored_pair(dataset.classes, samples, control)
         if pair is not None:
             plan = plan.change(training={"recipe": {"flip": 0.0, "quarter": 0.0, **recipe}})
             notes.append(f"Patches are never mirrored: {pair[0]} would become {pair[1]}.")

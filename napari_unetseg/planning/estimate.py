@@ -10,6 +10,7 @@ from typing import Any
 
 from napari_unetseg.data import Dataset, Sample, load_dataset, prepare, split
 from napari_unetseg.devices import choose_compute, choose_device, free_memory
+from napari_unetseg.events import Control, until_stopped
 from napari_unetseg.plan import Plan
 from napari_unetseg.planning.cost import measure_step, step_memory, steps_per_epoch
 from napari_unetseg.planning.decide import complete_plan
@@ -62,7 +63,7 @@ class Estimate:
 
 
 def plan_for(
-    data: Any, plan: Plan | None = None, *, minutes: float | None = None
+    data: Any, plan: Plan | None = None, *, minutes: float | None = None, control: Control | None = None
 ) -> tuple[Plan, tuple[str, ...], Estimate]:
     """Complete a plan for data, say why, and estimate time and memory; nothing is trained.
 
@@ -76,6 +77,8 @@ def plan_for(
         Fields that are given stay as they are.
     minutes : float, optional
         Time budget; overrules the plan's.
+    control : Control, optional
+        To stop it, between two images and within a step.
 
     Returns
     -------
@@ -91,26 +94,28 @@ def plan_for(
         When there is nothing to learn from.
     PlanError
         When the plan does not fit the images.
+    Stopped
+        When `control` said stop.
     """
     begin, plan = time.monotonic(), plan or Plan()
     if minutes is not None:
         plan = plan.change(training={"minutes": minutes, "epochs": None})
-    dataset = data if isinstance(data, Dataset) else load_dataset(data, plan.data)
+    dataset = data if isinstance(data, Dataset) else load_dataset(data, plan.data, control=control)
     parts = split(dataset, plan.data, plan.training.seed)
-    samples = [part.load() for part in parts.train]
-    plan, notes = complete_plan(plan, dataset, samples, choose_device(plan.training.device))
+    samples = [part.load() for part in until_stopped(parts.train, control)]
+    plan, notes = complete_plan(plan, dataset, samples, choose_device(plan.training.device), control=control)
     deciding = time.monotonic() - begin
-    estimate = _estimate(plan, samples, deciding * (1 + len(parts.heldout) / len(samples)))
+    estimate = _estimate(plan, samples, deciding * (1 + len(parts.heldout) / len(samples)), control)
     return plan, (*dataset.notes, *notes), estimate
 
 
-def _estimate(plan: Plan, samples: Sequence[Sample], reading: float) -> Estimate:
-    compute = choose_compute(plan.training.device, plan.training.precision, plan.net.dims)
+def _estimate(plan: Plan, samples: Sequence[Sample], reading: float, control: Control | None) -> Estimate:
+    compute = choose_compute(plan.training.device, plan.training.precision, plan.net.dims, control)
     begin = time.monotonic()
     prepare(samples[0], plan.normalisation)
     preparing = (time.monotonic() - begin) * sum(s.target.size for s in samples) / samples[0].target.size
     batch, begin = plan.training.batch_size or 1, time.monotonic()
-    step = measure_step(plan, compute)
+    step = measure_step(plan, compute, control)
     building = max(0.0, time.monotonic() - begin - 2 * step)
     dims = plan.net.dims
     # the plane that the user looks at; for a 3D net with half a patch around it

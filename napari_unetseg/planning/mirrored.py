@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from napari_unetseg.data import Sample
+from napari_unetseg.events import Control, until_stopped
 
 __all__ = ["mirrored_pair"]
 
@@ -24,7 +25,9 @@ _NEAR = 0.08  # of the image's side: how exactly two places must mirror each oth
 _APART = 0.15
 
 
-def mirrored_pair(classes: Sequence[str], samples: Sequence[Sample]) -> tuple[str, str] | None:
+def mirrored_pair(
+    classes: Sequence[str], samples: Sequence[Sample], control: Control | None = None
+) -> tuple[str, str] | None:
     """Two classes that only their side tells apart: by their names, or by where they lie in every image.
 
     Parameters
@@ -33,12 +36,17 @@ def mirrored_pair(classes: Sequence[str], samples: Sequence[Sample]) -> tuple[st
         Names, background first.
     samples : sequence of Sample
         Images with their labels.
+    control : Control, optional
+        To stop it between two images; `Stopped` is raised.
     """
     for one, other in itertools.combinations(classes[1:], 2):
         if _names_mirror(one, other):
             return one, other
+    if len(classes) < 3 or len(samples) < _FEWEST:
+        return None
+    places = [_places(sample, len(classes)) for sample in until_stopped(samples[:_IMAGES], control)]
     for a, b in itertools.combinations(range(1, len(classes)), 2):
-        if _places_mirror(a, b, samples):
+        if _places_mirror([(found[a], found[b]) for found in places]):
             return classes[a], classes[b]
     return None
 
@@ -55,17 +63,11 @@ def _names_mirror(one: str, other: str) -> bool:
     return len(differing) == 1 and (differing[0] in _SIDES or differing[0][::-1] in _SIDES)
 
 
-def _places_mirror(a: int, b: int, samples: Sequence[Sample]) -> bool:
+def _places_mirror(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> bool:
     """Whether, in image after image, two classes lie mirrored about one and the same axis, on the same sides."""
-    differences = []
-    for sample in list(samples)[:_IMAGES]:
-        one, other = (_place(sample, label) for label in (a, b))
-        if one is None or other is None:
-            return False  # where one comes alone, it is not told apart by its side only
-        differences.append((one, other))
-    if len(differences) < _FEWEST:
-        return False
-    places = np.array(differences)  # (image, which, axis)
+    places = np.array(pairs)  # (image, which, axis)
+    if np.isnan(places).any():
+        return False  # where one comes alone, it is not told apart by its side only
     gap = places[:, 0] - places[:, 1]
     middle = places.mean(axis=1)
     for axis in range(places.shape[2]):
@@ -76,9 +78,13 @@ def _places_mirror(a: int, b: int, samples: Sequence[Sample]) -> bool:
     return False
 
 
-def _place(sample: Sample, label: int) -> np.ndarray | None:
-    """Middle of a class, as a share of each side of the image."""
-    where = np.nonzero((sample.target == label) & sample.known)
-    if not len(where[0]):
-        return None
-    return np.array([(axis.mean() + 0.5) / side for axis, side in zip(where, sample.target.shape, strict=True)])
+def _places(sample: Sample, classes: int) -> np.ndarray:
+    """Middle of each class ``(classes, axes)``, as a share of each side of the image; NaN of one that is not there."""
+    places = np.full((classes, sample.target.ndim), np.nan)
+    for axis, side in enumerate(sample.target.shape):
+        target, known = (np.moveaxis(part, axis, 0) for part in (sample.target, sample.known))
+        counts = np.stack([np.bincount(t[k], minlength=classes)[:classes] for t, k in zip(target, known, strict=True)])
+        total = counts.sum(axis=0)  # of (side, classes)
+        there = total > 0
+        places[there, axis] = ((np.arange(side) + 0.5) @ counts[:, there]) / total[there] / side
+    return places

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_unetseg.data import Sample
+from napari_unetseg.events import Control, until_stopped
 
 __all__ = ["ObjectSize", "object_size"]
 
@@ -35,7 +36,7 @@ class ObjectSize:
     seen_in: str
 
 
-def object_size(samples: Sequence[Sample]) -> ObjectSize | None:
+def object_size(samples: Sequence[Sample], control: Control | None = None) -> ObjectSize | None:
     """Estimate how wide the objects of the classes are.
 
     Where a plane is labelled densely its components tell. Among sparse strokes, pixels are called object or background
@@ -49,7 +50,7 @@ def object_size(samples: Sequence[Sample]) -> ObjectSize | None:
     """
     widths: list[float] = []
     seen_in = "masks"
-    for plane in _planes(samples):
+    for plane in until_stopped(_planes(samples), control):
         coarse = -(-max(plane[1].shape) // _LARGEST)
         image, target, known = (part[..., ::coarse, ::coarse] for part in plane)
         if known.mean() >= _DENSE:

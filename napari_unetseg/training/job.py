@@ -14,30 +14,28 @@ from torch import nn
 
 import napari_unetseg
 from napari_unetseg.data import Batch, Dataset, PatchSampler, Prepared, Sample, load_dataset, prepare, said_of, split
+from napari_unetseg.data.annotation import count_known
 from napari_unetseg.data.augment import Recipe, make_recipe
 from napari_unetseg.data.seen import describe_seen
 from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute, choose_device
 from napari_unetseg.errors import AnnotationError, ModelError, ReadError
-from napari_unetseg.events import Control
+from napari_unetseg.events import Control, until_stopped
 from napari_unetseg.inference.calibration import calibrated_plan
 from napari_unetseg.inference.sliding import Predictor, make_predictor
 from napari_unetseg.losses import LOSSES
 from napari_unetseg.nets import Model, build
-from napari_unetseg.nets.assembly import Padded
-from napari_unetseg.nets.together import Together
 from napari_unetseg.optim import WeightAverage, make_optimiser, make_scaler
 from napari_unetseg.plan import NetSpec, Plan
 from napari_unetseg.planning import complete_plan, steps_per_epoch
 from napari_unetseg.scores import Scores
 from napari_unetseg.training.clock import Clock, Progress
 from napari_unetseg.training.feed import Feed
-from napari_unetseg.training.stopping import until_stopped
+from napari_unetseg.training.lead import Lead
 from napari_unetseg.training.teacher import learn_hints
 
 __all__ = ["Job", "finish_job", "prepare_job"]
 
 _FADED = 0.3  # of the teacher's weight in later rounds: corrections tell where the edges are
-_OVERTAKES = 200  # steps after which the net leads where nothing was held out
 
 
 @dataclass
@@ -53,6 +51,7 @@ class Job:
     compute: Compute
     net: nn.Module
     average: WeightAverage
+    lead: Lead
     optimiser: torch.optim.Optimizer
     feed: Feed
     clock: Clock
@@ -67,59 +66,28 @@ class Job:
     governor: ThreadGovernor = field(default_factory=ThreadGovernor)
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler(enabled=False))
     viewed: tuple[str, Any] | None = None
-    instant: Model | None = None
-    leader: Predictor | None = None  # whose masks are shown until the net is better
-    led: bool = False  # by the net, once it was
     seen: dict[str, Any] = field(default_factory=dict)
-
-    def overtakes(self, scores: Scores) -> bool:
-        """Whether the net, so scored, takes the lead from the instant model."""
-        if self.leader is None or self.instant is None or self.instant.scores is None:
-            return False
-        if not self.heldout:  # on what both have learned from, there is nothing to compare
-            return self.progress.step >= _OVERTAKES
-        return scores.mean_dice >= self.instant.scores.mean_dice
-
-    @property
-    def instant_stays(self) -> bool:
-        """Whether the instant model is what would be kept now."""
-        named = self.progress.step > 0 and self.plan.given("net", "name")
-        return self.leader is not None and self.start is None and not named
-
-    @property
-    def start_stays(self) -> bool:
-        """Whether the model gone on from is what would be kept now."""
-        return self.comparable and self.progress.best is not None and self.progress.kept[0] == 0
-
-    @property
-    def comparable(self) -> bool:
-        """Whether the model gone on from can be scored as it is beside the one in the making."""
-        if self.start is None:
-            return False
-        plan = self.start.plan
-        same = plan.normalisation == self.plan.normalisation and plan.data.neighbours == self.plan.data.neighbours
-        return same and self.start.classes == self.classes and plan.net.in_channels == self.plan.net.in_channels
-
-    def leads(self) -> None:
-        """Let the net lead from now on."""
-        self.leader, self.led = None, True
 
     @property
     def predictor(self) -> Predictor:
-        """The running average, beside the instant model where that teaches it, ready to segment."""
-        if self.progress.step == 0 and self.start is not None and self.comparable:
-            return make_predictor(self.start, self.compute)
-        return Predictor(self.answer.eval(), self.plan, self.compute)
+        """The net, as it answers now, ready to segment; before the first step the model gone on from."""
+        start = self.lead.start
+        if self.progress.step or start is None:
+            return Predictor(self.lead.answer.eval(), self.plan, self.compute)
+        tile = self.plan.inference.tile or start.plan.inference.tile  # smaller where memory was short
+        plan = start.plan.change(inference={"tile": tile})
+        return Predictor(self.compute.place(start.net).eval(), plan, self.compute)
 
     @property
-    def answer(self) -> nn.Module:
-        """The running average, beside the instant model where that teaches it."""
-        net: Any = self.average.average
-        if self.instant is None:
-            return net
-        instant: Any = self.compute.place(self.instant.net)
-        both = Together(net.net, instant.net, self.instant.plan.net.in_channels)
-        return self.compute.place(Padded(both, both.divisor))
+    def leader(self) -> Predictor:
+        """Who answers now, ready to segment."""
+        lead = self.lead
+        return make_predictor(lead.instant, self.compute) if lead.by_instant and lead.instant else self.predictor
+
+    @property
+    def kept(self) -> str:
+        """Which model is kept if the training ends now: ``instant``, ``start`` or ``net``."""
+        return self.lead.kept(self.progress, self.start is not None)
 
     def loss(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Loss of the plan on what is labelled, and what the teacher has to say about the rest."""
@@ -159,15 +127,15 @@ def prepare_job(
         plan = plan.change(net={"parts": _alone(plan.net)["parts"]})
     if start is not None and (not plan.given("net", "name") or plan.net.name == start.plan.net.name):
         plan = plan.change(net={**_alone(start.plan.net), **plan.net.model_dump(exclude_unset=True)})
-    dataset = data if isinstance(data, Dataset) else load_dataset(data, plan.data)
+    dataset = data if isinstance(data, Dataset) else load_dataset(data, plan.data, control=control)
     parts = split(dataset, plan.data, plan.training.seed)
     samples, unseen = ([part.load() for part in until_stopped(some, control)] for some in (parts.train, parts.heldout))
-    _check_learnable(samples, dataset.classes)
+    _check_learnable(samples, dataset.classes, control)
     faded = start is not None and plan.training.teacher is None
-    plan, notes = complete_plan(plan, dataset, samples, choose_device(plan.training.device))
+    plan, notes = complete_plan(plan, dataset, samples, choose_device(plan.training.device), control=control)
     if faded:
         plan = plan.change(training={"teacher": round(_FADED * (plan.training.teacher or 0), 3)})
-    compute = choose_compute(plan.training.device, plan.training.precision, plan.net.dims)
+    compute = choose_compute(plan.training.device, plan.training.precision, plan.net.dims, control)
     train, held = (
         [prepare(sample, plan.normalisation) for sample in until_stopped(some, control)] for some in (samples, unseen)
     )
@@ -177,12 +145,15 @@ def prepare_job(
         notes = (*notes, *_take_weights(net, start))
     net, average = compute.place(net).train(), compute.place(copy.deepcopy(net))
     training = plan.training
-    sampler = PatchSampler(train, plan.patch, len(dataset.classes), training.seed, neighbours=plan.data.neighbours)
+    some, classes, neighbours = until_stopped(train, control), dataset.classes, plan.data.neighbours
+    sampler = PatchSampler(some, plan.patch, len(classes), training.seed, neighbours=neighbours)
     spacing = samples[0].image.geometry.spacing
     return Job(
-        plan=plan, classes=dataset.classes, dataset=dataset, train=train, heldout=held,
+        plan=plan, classes=classes, dataset=dataset, train=train, heldout=held,
         rule=said_of(parts.rule, [s.known for s in held]), compute=compute, net=net,
-        average=WeightAverage(net, average, training.average), optimiser=make_optimiser(net, training),
+        average=WeightAverage(net, average, training.average),
+        lead=Lead(average, start if _comparable(start, plan, classes) else None, plan.given("net", "name")),
+        optimiser=make_optimiser(net, training),
         feed=Feed(sampler, compute.device), scaler=make_scaler(compute.device, compute.precision),
         clock=Clock(plan, steps_per_epoch(plan, [image.target.size for image in train])),
         notes=(*dataset.notes, *notes, compute.why),
@@ -192,26 +163,38 @@ def prepare_job(
     )  # fmt: skip
 
 
+def _comparable(start: Model | None, plan: Plan, classes: Sequence[str]) -> bool:
+    """Whether the model gone on from can be scored as it is beside the one in the making."""
+    if start is None:
+        return False
+    old = start.plan
+    same = old.normalisation == plan.normalisation and old.data.neighbours == plan.data.neighbours
+    return same and start.classes == tuple(classes) and old.net.in_channels == plan.net.in_channels
+
+
 def _alone(spec: NetSpec) -> dict[str, Any]:
     """Fields of a net, without the instant model beside it, which is fitted anew."""
     fields = spec.model_dump()
     return {**fields, "parts": {name: part for name, part in fields["parts"].items() if name != "instant"}}
 
 
-def _check_learnable(samples: Sequence[Sample], classes: Sequence[str]) -> None:
-    blank = [sample.name for sample in samples if (sample.image.data == sample.image.data.flat[0]).all()]
+def _check_learnable(samples: Sequence[Sample], classes: Sequence[str], control: Control) -> None:
+    blank, counts = [], np.zeros(len(classes), np.int64)
+    for sample in until_stopped(samples, control):
+        if (sample.image.data == sample.image.data.flat[0]).all():
+            blank.append(sample.name)
+        counts += count_known(sample.target, sample.known, len(classes))
     if samples and len(blank) == len(samples):
         raise ReadError(
             f"The image {blank[0]} has one value everywhere: nothing can be learned.", hint="Check the files."
         )
-    seen = {int(label) for sample in samples for label in np.unique(sample.target[sample.known])}
-    missing = [name for label, name in enumerate(classes) if label not in seen]
+    seen = [name for name, n in zip(classes, counts, strict=True) if n]
+    missing = [name for name in classes if name not in seen]
     if not seen:
         raise AnnotationError("No image has any label to learn from.", hint="Paint a few strokes of every class.")
     if len(seen) == 1:
-        only = classes[min(seen)]
         raise AnnotationError(
-            f"Only {only!r} is labelled in the images to learn from; {', '.join(map(repr, missing))} is not.",
+            f"Only {seen[0]!r} is labelled in the images to learn from; {', '.join(map(repr, missing))} is not.",
             hint="Label at least two classes, background being one of them.",
         )
 
@@ -241,9 +224,9 @@ def finish_job(job: Job) -> Model:
         average.load_state_dict(job.progress.best)
     else:
         job.progress.kept = job.progress.step, job.progress.seconds
-    _mark_kept(job.progress)
-    net, plan, scores = job.answer.eval().cpu(), job.plan, job.progress.best_scores
-    parents = (*job.start.parents, job.start.id) if job.start else ()
+    kept, start = job.kept, job.start
+    net, plan, scores = job.lead.answer.eval().cpu(), job.plan, job.progress.best_scores
+    parents = (*start.parents, start.id) if start else ()
     facts = {
         "steps": job.progress.step,
         "seconds": round(job.progress.seconds, 1),
@@ -256,15 +239,15 @@ def finish_job(job: Job) -> Model:
         "notes": list(job.notes),
         "versions": {"napari-unetseg": napari_unetseg.__version__, "torch": torch.__version__},
     }
-    if job.instant is not None:
-        spec = job.instant.plan.net
-        beside = {"instant": (spec.parts["anisotropy"], spec.in_channels)}
-        plan = plan.change(net={"parts": {**plan.net.parts, **beside}})
-        if job.instant_stays:
-            scores, plan, net = job.instant.scores, job.instant.plan, job.instant.net.cpu()
-            facts |= {"kept_step": 0, "kept_seconds": 0.0}
-    if job.start is not None and job.start_stays:
-        net, plan = job.start.net.cpu(), job.start.plan
+    if kept == "start" and start is not None:
+        net, plan, parents = start.net.cpu(), start.plan, start.parents
+    elif kept == "instant" and (instant := job.lead.instant) is not None:
+        scores, plan, net = instant.scores, instant.plan, instant.net.cpu()
+        facts |= {"kept_step": 0, "kept_seconds": 0.0}
+    else:
+        plan = plan.change(net={"parts": {**plan.net.parts, **job.lead.beside()}})
+    if kept != "instant":
+        _mark_kept(job.progress)
     model = Model(net, calibrated_plan(plan, scores), job.classes, scores, job.progress.history, parents, facts)
     if model.scores is not None:
         model.scores = Scores.from_dict({**model.scores.to_dict(), "model": model.id})

@@ -113,10 +113,8 @@ def step_to(job: Job, wanted: Mapping[str, Any]) -> None:
 def _compute_so(job: Job, compute: Compute) -> None:
     """Take net, running average, optimiser and batches to where, and how, they are computed from now on."""
     job.compute = compute
-    if job.leader is not None:
-        job.leader = replace(job.leader, compute=compute)
     compute.place(job.net)
-    compute.place(job.average.average)
+    compute.place(job.lead.answer)
     job.optimiser.load_state_dict(job.optimiser.state_dict())  # which moves it to where the weights are
     job.scaler = make_scaler(compute.device, compute.precision)
     job.feed = Feed(job.feed.sampler, compute.device)

@@ -21,6 +21,7 @@ from napari_unetseg.errors import OutOfMemory, PlanError, Stopped, WriteError
 from napari_unetseg.events import Control, Event, Leads, Note, Started, StepDone, Validated, verb
 from napari_unetseg.inference.evaluate import evaluate
 from napari_unetseg.nets import Model
+from napari_unetseg.nets.stopping import interruptible
 from napari_unetseg.optim import SCHEDULES, Moment, clip_gradients
 from napari_unetseg.plan import Plan
 from napari_unetseg.scores import Scores
@@ -28,7 +29,6 @@ from napari_unetseg.training.job import Job, finish_job, prepare_job
 from napari_unetseg.training.ladder import portions, smaller_tile, step_down
 from napari_unetseg.training.preview import preview
 from napari_unetseg.training.resume import Checkpoint
-from napari_unetseg.training.stopping import interruptible
 from napari_unetseg.training.teacher import teach
 
 __all__ = ["fine_tune"]
@@ -79,7 +79,10 @@ def fine_tune(
         When stopped before the first step.
     """
     control = control or Control()
-    job = prepare_job(data, plan or Plan(), minutes, start, control)
+    try:
+        job = prepare_job(data, plan or Plan(), minutes, start, control)
+    except Stopped as error:
+        raise _unbegun() from error
     checkpoint = Checkpoint(Path(folder)) if folder else None
     if resume and checkpoint:
         checkpoint.load(job)
@@ -89,8 +92,8 @@ def fine_tune(
         with contextlib.suppress(Stopped):
             yield from _train(job, control, checkpoint)
         untrained = job.progress.step == 0 and job.start is None
-        if untrained and job.instant is None:
-            raise Stopped("Training was stopped before its first step.", hint="Nothing was changed.")
+        if untrained and job.lead.instant is None:
+            raise _unbegun()
         if (
             not untrained
             and job.progress.validated_at != job.progress.step
@@ -99,12 +102,12 @@ def fine_tune(
             yield from _validate(job, control)
     if job.clock.stalled(job.progress):
         yield Note(f"Ended early: nothing gained in {job.plan.training.stop_after} validations.")
-    if job.instant_stays:
+    if job.kept == "instant":
         yield Note(
             f"The instant model is still ahead of {job.plan.net.name}, so it is what is kept; "
             "give the training more time for the net to overtake it."
         )
-    if job.start_stays and job.progress.step:
+    if job.kept == "start" and job.progress.step:
         yield Note("Nothing was gained: the model gone on from is kept.")
     model = finish_job(job)
     if checkpoint:
@@ -113,18 +116,28 @@ def fine_tune(
     return model
 
 
+def _unbegun() -> Stopped:
+    return Stopped("Training was stopped before its first step.", hint="Nothing was changed.")
+
+
 def _begin(job: Job, control: Control) -> Generator[Event, None, None]:
     """Score the model gone on from, and have the instant model teach; raises `Stopped` when it is to end before."""
-    if job.progress.step == 0 and job.start is not None:
+    goes_on = job.progress.step == 0 and job.start is not None
+    if goes_on and job.lead.start is not None:
         yield from _validate(job, control)
-    if not job.plan.training.teacher:
-        return
+    if job.plan.training.teacher:
+        yield from _teach(job, control)
+    if goes_on and job.lead.start is None:  # only its weights are gone on from: scored as they will answer
+        yield from _validate(job, control)
+
+
+def _teach(job: Job, control: Control) -> Generator[Event, None, None]:
     try:
         yield from teach(job, control)
     except Stopped as error:
-        raise Stopped("Training was stopped before its first step.", hint="Nothing was changed.") from error
+        raise _unbegun() from error
     except OutOfMemory:
-        job.instant = job.leader = None
+        job.lead.withdraw()
         yield Note("Too little memory for the instant model: the net learns from the labels alone.", "warning")
 
 
@@ -225,8 +238,8 @@ def _validate(job: Job, control: Control) -> Generator[Event, None, None]:
     progress.history.append(row)
     job.clock.validated(time.monotonic() - begin)
     yield Validated(progress.step, scores, best, progress.seconds)
-    if best and job.overtakes(scores):
-        job.leads()
+    if best and job.lead.overtaken(scores, progress.step, bool(job.heldout)):
+        job.lead.hand_over()
         text = f"{job.plan.net.name} has overtaken the instant model: {scores.sentence()}."
         yield Leads(job.plan.net.name, scores, text, progress.seconds)
 

@@ -22,7 +22,7 @@ def preview(job: Job, control: Control) -> Generator[Event, None, None]:
     image = job.image(view.case) if view is not None else None
     if view is None or image is None:
         return
-    predictor, index = job.leader or job.predictor, None
+    predictor, index = job.leader, None
     if image.ndim == 4 and view.index is not None:
         index = min(max(view.index, 0), image.shape[1] - 1)
         half = 0 if predictor.plan.net.dims == 2 else (job.plan.training.patch or (32,))[0] // 2
@@ -34,8 +34,8 @@ def preview(job: Job, control: Control) -> Generator[Event, None, None]:
     except Stopped:
         return
     except OutOfMemory:
-        if predictor is job.leader:
-            return job.leads()
+        if job.lead.by_instant:
+            return job.lead.hand_over()
         return (yield Note(smaller_tile(job), "warning"))
     job.clock.previewed(time.monotonic() - begin)
     yield PreviewReady(job.progress.step, view, mask if index is None else mask[index])

@@ -71,7 +71,7 @@ class Checkpoint:
             "floor": progress.floor,
             "scored": progress.scored,
             "kept": progress.kept,
-            "led": job.led,
+            "led": job.lead.handed_over,
             "labels": self._labels_of(job),
             "sampler": job.feed.state,
             "rungs": rungs(job),
@@ -115,7 +115,7 @@ class Checkpoint:
             progress.best_scores = Scores.from_dict(facts["best_scores"]) if facts["best_scores"] else None
             progress.validated_at = progress.step
             progress.top, progress.floor, progress.scored = facts["top"], facts["floor"], facts["scored"]
-            progress.kept, job.led = tuple(facts["kept"]), facts["led"]
+            progress.kept, job.lead.handed_over = tuple(facts["kept"]), facts["led"]
             step_to(job, facts["rungs"])
             job.feed.state = facts["sampler"]
             job.scaler.load_state_dict(facts["scale"])

@@ -17,7 +17,7 @@ import torch
 
 from napari_unetseg.data import Prepared
 from napari_unetseg.data.hints import encode_hints, read_hints
-from napari_unetseg.events import Control, Event, Leads, Started, StepDone
+from napari_unetseg.events import Control, Event, Leads, Running, Started, StepDone
 from napari_unetseg.inference.evaluate import evaluate
 from napari_unetseg.inference.sliding import Predictor, make_predictor
 from napari_unetseg.instant import fit_prepared, instant_plan
@@ -46,22 +46,19 @@ def teach(job: Job, control: Control) -> Generator[Event, None, None]:
     """
     channels = job.train[0].image.shape[0]
     plan = instant_plan(job.plan, job.plan.net.dims, channels, job.spacing, job.plan.net.outputs)
-    run = fit_prepared(plan, job.classes, job.train, control)
-    while True:
-        try:
-            event = next(run)
-        except StopIteration as end:
-            model = end.value
-            break
+    run = Running(fit_prepared(plan, job.classes, job.train, control))
+    for event in run:
         if not isinstance(event, (Started, StepDone)):
             yield event
+    model = run.result
     predictor = make_predictor(model, job.compute)
     scores = evaluate(predictor, job.heldout or job.train, job.classes, job.rule, control)
     model.scores = Scores.from_dict({**scores.to_dict(), "model": model.id})
-    job.instant, job.leader = model, None if job.led else predictor
-    if job.progress.best_scores is not None and job.overtakes(job.progress.best_scores):
-        job.leads()  # as it comes from the rounds before
-    if job.leader is not None:
+    job.lead.begin(model, job.compute)
+    best, steps = job.progress.best_scores, job.progress.step
+    if best is not None and job.lead.overtaken(best, steps, bool(job.heldout)):
+        job.lead.hand_over()  # as it comes from the rounds before
+    if job.lead.by_instant:
         text = f"The instant model answers until {job.plan.net.name} is better: {scores.sentence()}."
         yield Leads("instant", model.scores, text, job.clock.seconds())
     yield from preview(job, control)

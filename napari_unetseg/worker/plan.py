@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from napari_unetseg.data import load_dataset
 from napari_unetseg.events import Control
 from napari_unetseg.plan import Plan
 from napari_unetseg.planning import plan_for
@@ -21,7 +20,7 @@ def plan_training(args: Args, control: Control, bench: Bench) -> Result:
     step_seconds, memory, free}``: seconds, and bytes.
     """
     plan = Plan.from_json(json.dumps(args.get("plan") or {}))
-    data = load_dataset(open_project(args), plan.data)
-    plan, notes, estimate = plan_for(data, plan, minutes=args.get("minutes"))
+    project = open_project(args)
+    plan, notes, estimate = plan_for(project, plan, minutes=args.get("minutes"), control=control)
     told = estimate.to_dict()
     return {"plan": json.loads(plan.to_json()), "notes": notes, "estimate_seconds": told.pop("seconds"), **told}

@@ -19,7 +19,7 @@ from napari_unetseg.batch import segment_folder, undo_run
 from napari_unetseg.data import Dataset, load_dataset, prepare, said_of, split
 from napari_unetseg.devices import choose_compute, choose_device, describe, limit_threads
 from napari_unetseg.errors import EngineError, Stopped, UnetSegError
-from napari_unetseg.events import Control, Event, Running, TileDone, Validated, View
+from napari_unetseg.events import Control, Event, Running, TileDone, Validated, View, until_stopped
 from napari_unetseg.figures import curves
 from napari_unetseg.inference import evaluate, make_predictor
 from napari_unetseg.io import read
@@ -199,7 +199,7 @@ def train(args: Args, control: Control, bench: Bench) -> Run:
     folder, plan = need(args, "folder"), Plan.from_json(json.dumps(args.get("plan") or {}))
     if control.view is None and (view := args.get("view")):
         control.look(View(view["case"], view.get("index")))
-    dataset = load_dataset(open_project(args), plan.data)
+    dataset = load_dataset(open_project(args), plan.data, control=control)
     start, previous = args.get("start"), args.get("previous")
     before = _score_before(bench.model(previous), dataset, plan, control) if previous and previous != start else None
     how = {"minutes": args.get("minutes"), "start": start, "folder": folder, "resume": bool(args.get("resume"))}
@@ -217,7 +217,7 @@ def _score_before(previous: Model, dataset: Dataset, plan: Plan, control: Contro
     channels = previous.plan.image_channels
     if not parts.heldout or previous.classes != dataset.classes or channels != dataset.in_channels:
         return None
-    images = [prepare(part.load(), previous.plan.normalisation) for part in parts.heldout]
+    images = [prepare(part.load(), previous.plan.normalisation) for part in until_stopped(parts.heldout, control)]
     rule = said_of(parts.rule, [image.known for image in images])
     with contextlib.suppress(Stopped):
         return evaluate(make_predictor(previous), images, dataset.classes, rule, control)
