@@ -43,12 +43,17 @@ class FolderPanel(Panel):
             "Send back to annotation", "Take the chosen file into the project, with its mask, to be corrected"
         )
         self.undo = Action("Undo", "Take the last file that was sent back out of the project again")
+        self.undo_run = Action(
+            "Undo the run",
+            "Remove the masks of the last run, and bring back those they replaced; a mask changed since stays",
+        )
         self.report = Action("Report", "Open report.html, with the worst files first")
         self.segment.clicked.connect(lambda: self.start())
         self.again.clicked.connect(lambda: self.start(failed_only=True))
         self.stop.clicked.connect(lambda: context.do(workspace.stop))
         self.send_back.clicked.connect(self.send_chosen_back)
         self.undo.clicked.connect(lambda: context.do(workspace.undo_send_back))
+        self.undo_run.clicked.connect(lambda: context.do(workspace.undo_segment))
         self.report.clicked.connect(self.open_report)
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
@@ -58,6 +63,7 @@ class FolderPanel(Panel):
         self.rows.itemDoubleClicked.connect(lambda *_: self.send_chosen_back())
         self.add(inputs, out, Actions(self.segment, self.stop, self.again, stretch=(2, 2, 1)), self.bar)
         self.add(self.sentence, self.rows, Actions(self.send_back, self.undo, self.report, stretch=(3, 1, 1)))
+        self.add(Actions(self.undo_run))
         self.inputs.textChanged.connect(self.refresh)
         self.out.textChanged.connect(self.refresh)
         workspace.folder_changed.connect(self._fill)
@@ -209,6 +215,8 @@ class FolderPanel(Panel):
         for button in (self.send_back, self.report):
             button.setVisible(bool(rows))
         self.undo.setVisible(bool(rows) and not workspace.why_not("undo_send_back"))
+        self.undo_run.setVisible(bool(rows) and not segmenting)
+        self.undo_run.set_why(workspace.why_not("undo_segment"))
         self.send_back.set_why(workspace.why_not("send_back") or self._not_sent())
         self.report.set_why("" if self._report() else "It is written when the run is over.")
         self._show_progress()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from napari_unetseg.workspace import Workspace
 
-__all__ = ["steps"]
+__all__ = ["next_thing", "steps"]
 
 _DOES = ("add_images", "add_images", "annotate", "train", "predict", "segment_folder", "compare")
 
@@ -37,6 +37,35 @@ def steps(workspace: Workspace, summaries: Sequence[tuple[str, str]]) -> list[tu
             text, kind = text or _needs(workspace), "blocked"
         found.append((text, kind, why))
     return found
+
+
+def next_thing(workspace: Workspace) -> str:
+    """The one next thing to do, in a sentence."""
+    if workspace.project is None:
+        return "Start a project, or try the sample project."
+    if not workspace.cases:
+        return "Add images: press Add files, or drop them here."
+    if workspace.stage == "training":
+        return "Training. Watch the mask; go on painting where it is wrong, or press Stop when it is good enough."
+    if workspace.stage == "segmenting":
+        return "Segmenting the folder."
+    if workspace.stage == "comparing":
+        return "Comparing architectures; go on painting, or press Stop to see what is finished."
+    if workspace.read_only:
+        return "Look around: the project is open for reading only."
+    if workspace.stage == "predicting":
+        return "Computing the mask of this image."
+    if reason := workspace.why_not("train"):
+        return reason
+    if workspace.stage == "undoing":
+        return "Taking the run over the folder back."
+    if workspace.model is None:
+        return "Press Train to teach a net from your strokes."
+    if workspace.accepted:
+        return "The mask is saved. Go to the next image, or segment a folder."
+    if workspace.prediction is None:
+        return "Press “Predict this image” to see what the model makes of it."
+    return "Look at the mask: accept it, or paint where it is wrong and train again."
 
 
 def _needs(workspace: Workspace) -> str:

@@ -51,16 +51,18 @@ class ReviewPanel(Panel):
         self.rounds = _rounds()
         self._rounds_title = label("Rounds: every model is kept", "muted")
         self.go_back = Action("Use the chosen round", "Predict with that model from now on")
+        self.undo_round = Action("Undo round", "Use again what was in use before this round was trained")
         self.difference = label("", "")
         self.hide_difference = Action("Hide the difference", "Take the layer away that shows where the rounds differ")
         self._differ = Actions(self.hide_difference)
-        self._back = Actions(self.go_back)
+        self._back = Actions(self.go_back, self.undo_round, stretch=(2, 1))
         self.predict.clicked.connect(lambda: context.do(workspace.predict_current))
         self.stop.clicked.connect(lambda: context.do(workspace.stop))
         self.accept.clicked.connect(lambda: context.do(workspace.accept))
         self.correct.clicked.connect(self.take_brush)
         self.undo_accept.clicked.connect(self.take_back)
         self.go_back.clicked.connect(self.use_round)
+        self.undo_round.clicked.connect(lambda: context.do(workspace.undo_round))
         self.rounds.itemSelectionChanged.connect(self.refresh)
         self.rounds.itemDoubleClicked.connect(lambda *_: self.use_round())
         self.add(
@@ -191,7 +193,7 @@ class ReviewPanel(Panel):
         self.rounds.blockSignals(False)
         self.rounds.setFixedHeight(min(max(2, len(rounds)), 5) * max(22, self.rounds.sizeHintForRow(0)) + 8)
         for widget in (self.rounds, self._rounds_title, self._back):
-            widget.setVisible(len(rounds) > 1)
+            widget.setVisible(bool(rounds))
 
     def _show_progress(self, _: Any = None) -> None:
         workspace = self.context.workspace
@@ -220,7 +222,12 @@ class ReviewPanel(Panel):
         current = self._current()
         pick = "" if number is not None else "Choose a round in the list."
         same = "That round is in use already." if current and number == current.number else ""
+        self.go_back.setVisible(any(not one.current for one in workspace.rounds))
         self.go_back.set_why(workspace.why_not("go_back") or pick or same)
+        undo = workspace.why_not("undo_round")
+        self.undo_round.setText(f"Undo round {current.number}" if current else "Undo round")
+        self.undo_round.setVisible(current is not None and workspace.round_before is not None)
+        self.undo_round.set_why(undo)
 
 
 def _caution(scores: Scores | None) -> str:

@@ -28,7 +28,7 @@ from napari_unetseg.widgets.guide_panel import GuidePanel
 from napari_unetseg.widgets.images_panel import ImagesPanel
 from napari_unetseg.widgets.jobs import QtJobs
 from napari_unetseg.widgets.parts import Column, Section, label, set_role
-from napari_unetseg.widgets.path import steps
+from napari_unetseg.widgets.path import next_thing, steps
 from napari_unetseg.widgets.review_panel import ReviewPanel
 from napari_unetseg.widgets.theme import stylesheet
 from napari_unetseg.widgets.train_panel import TrainPanel
@@ -270,33 +270,7 @@ class Workbench(QWidget):
         for section, state in zip(self.sections, states, strict=True):
             section.set_state(*state)
         crash = "The engine crashed; your strokes are safe, and it starts again. " if self._crash else ""
-        self.next.setText(crash + self._next())
-
-    def _next(self) -> str:
-        workspace = self.workspace
-        if workspace.project is None:
-            return "Start a project, or try the sample project."
-        if not workspace.cases:
-            return "Add images: press Add files, or drop them here."
-        if workspace.stage == "training":
-            return "Training. Watch the mask; go on painting where it is wrong, or press Stop when it is good enough."
-        if workspace.stage == "segmenting":
-            return "Segmenting the folder."
-        if workspace.stage == "comparing":
-            return "Comparing architectures; go on painting, or press Stop to see what is finished."
-        if workspace.read_only:
-            return "Look around: the project is open for reading only."
-        if workspace.stage == "predicting":
-            return "Computing the mask of this image."
-        if reason := workspace.why_not("train"):
-            return reason
-        if not workspace.rounds:
-            return "Press Train to teach a net from your strokes."
-        if workspace.accepted:
-            return "The mask is saved. Go to the next image, or segment a folder."
-        if workspace.prediction is None:
-            return "Press “Predict this image” to see what the model makes of it."
-        return "Look at the mask: accept it, or paint where it is wrong and train again."
+        self.next.setText(crash + next_thing(self.workspace))
 
     # -- files dropped on it ----------------------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ Signals (psygnal; each carries the new value)
     ``plan_changed(Plan)``               what the next training will do
     ``nets_changed(tuple[dict, ...])``   facts of each architecture, as ``napari-unetseg nets --json``
     ``net_checked(dict)``                size of the net that the plan asks for, or the ``problem`` with it
-    ``stage_changed(str)``               ``idle``, ``training``, ``predicting``, ``segmenting`` or ``comparing``
+    ``stage_changed(str)``               ``idle``, ``training``, ``predicting``, ``segmenting``, ``comparing``,
+                                         ``undoing``
     ``progress_changed(Progress)``       fraction done, seconds left, one sentence
     ``curves_changed(Curves)``           loss points and scores of the running (or last) training
     ``rounds_changed(tuple[Round, ...])``  every model of the project with its scores, and which one is current
@@ -32,8 +33,8 @@ Methods, one a task of the user
     open_project, create_project, close_project - add_images, add_array, remove_case, select_case, next_case, image
     set_classes - annotation, sync_strokes, stroke_counts
     change_plan, decide_for_me, ask_nets - train, resume, stop, look
-    predict_current, accept, undo_accept, accept_part, undo_part, correct, go_back_to_round, forget_difference,
-    segment_folder, send_back, undo_send_back
+    predict_current, accept, undo_accept, accept_part, undo_part, correct, go_back_to_round, undo_round,
+    forget_difference, segment_folder, undo_segment, send_back, undo_send_back
     compare, comparison_seconds
     remember, recall (slice, zoom, ... of the window)
     why_not(action): the plain reason why a button is disabled, ``""`` when it is enabled

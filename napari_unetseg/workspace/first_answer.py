@@ -40,6 +40,7 @@ class FirstAnswer:
         for signal in (workspace.actions_changed, workspace.preview_changed, workspace.prediction_changed):
             signal.connect(self._tell)
         workspace.leader_changed.connect(self._tell)
+        workspace.rounds_changed.connect(self._on_rounds)
         workspace.strokes_changed.connect(self._on_strokes)
         workspace.classes_changed.connect(self._on_strokes)
         workspace.case_changed.connect(self._on_case)
@@ -155,6 +156,10 @@ class FirstAnswer:
     def _on_strokes(self, _: Any = None) -> None:
         self._turn += 1
         self.wanted.emit(0.2)
+
+    def _on_rounds(self, _: Any = None) -> None:
+        if self.workspace.rounds and self.workspace.model is None:  # the first round was undone
+            self.wanted.emit(0.2)
 
     def _on_case(self, _: Any = None) -> None:
         self._shown, self.index = None, None

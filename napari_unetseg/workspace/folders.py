@@ -81,6 +81,26 @@ class Folders(Comparing):
         hint = "The table has the details." if failed else "The worst come first in the list." if flagged else ""
         self.message.emit(Message(text, hint, "warning" if failed else "info"))
 
+    def undo_segment(self) -> None:
+        """Take the last run over the folder back: its masks go, those they replaced return.
+
+        A mask that somebody changed since stays.
+        """
+        self._ready("undo_segment")
+        assert self.folder_out is not None
+        args = {"out": str(self.folder_out)}
+        self._send(self._begin("undo_segment", args, f"Taking back what was written into {self.folder_out.name}."))
+
+    def _undoing_done(self, job: dict[str, Any], result: Mapping[str, Any]) -> None:
+        self.folder_rows = ()
+        self.folder_changed.emit(())
+        removed, restored, kept = result["removed"], result["restored"], len(result["kept"])
+        text = f"The run is taken back: {_masks(removed, 'is', 'are')} removed"
+        text += f", {_masks(restored, 'is', 'are')} as before it." if restored else "."
+        hint = f"{_masks(kept, 'stays', 'stay')}, for they were changed since, or nothing is left of those before."
+        self.message.emit(Message(text, hint if kept else ""))
+        self.actions_changed.emit()
+
     # -- back to annotation -----------------------------------------------------------------------------------
 
     def send_back(self, file: str | Path, mask: str | Path = "") -> str:
@@ -144,3 +164,7 @@ class Folders(Comparing):
             data = data > 0
         shown = LabelVolume(data.astype(np.uint8), self._image.geometry)
         self._show(prediction=Prediction(case, self.model, shown))
+
+
+def _masks(count: int, one: str, several: str) -> str:
+    return f"1 mask {one}" if count == 1 else f"{count} masks {several}"

@@ -22,6 +22,7 @@ from napari_unetseg.workspace.state import Aside, Curves, Jobs, Message, Preview
 __all__ = ["Learning"]
 
 _UNFINISHED = "unfinished"
+_BEFORE = "used before"  # by round: name of the model that it took the place of, empty when there was none
 
 
 class Learning(Running):
@@ -194,6 +195,8 @@ class Learning(Running):
         trained_on = {**self.recall("trained_on", {}), folder.name: job["args"]["revisions"]}
         self.remember(trained_on=trained_on, **{_UNFINISHED: None})
         if self.model is None or not_worse(new, old):
+            before = self.model.name if self.model else ""
+            self.remember(**{_BEFORE: {**self.recall(_BEFORE, {}), folder.name: before}})
             self._use(folder)
             self.message.emit(
                 Message(f"Round {self.curves.number}: {new.sentence() if new else 'stopped before its first score.'}")
@@ -218,7 +221,17 @@ class Learning(Running):
             )
         )
 
-    def _use(self, folder: Path) -> None:
+    @property
+    def round_before(self) -> str | None:
+        """Folder's name of the round that the one in use took the place of; empty when it was the first.
+
+        None where that is not known, or the earlier one is gone.
+        """
+        before = self.recall(_BEFORE, {}).get(self.model.name) if self.model else None
+        there = not before or any(one.folder.name == before for one in self.rounds)
+        return before if there else None
+
+    def _use(self, folder: Path | None) -> None:
         self._open.set_current_model(folder)
         self._show(prediction=None)
         self._refresh_rounds()

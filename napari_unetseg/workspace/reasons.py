@@ -19,6 +19,7 @@ _BUSY = {
     "predicting": "A mask is being computed: wait, or stop it first.",
     "segmenting": "A folder is being segmented: wait, or stop it first.",
     "comparing": "Architectures are being compared: wait, or stop it first; what is finished is kept.",
+    "undoing": "A run is being taken back: wait a moment.",
 }
 _READ_ONLY = "The project is open for reading only."
 _SAVING = "The mask is being saved."
@@ -117,12 +118,26 @@ def _undo_part(w: Desk) -> str:
 def _go_back(w: Desk) -> str:
     if reason := _add(w) or _BUSY.get(w.stage, ""):
         return reason
-    return "" if len(w.rounds) > 1 else "There is no earlier round to go back to."
+    return "" if any(not one.current for one in w.rounds) else "There is no earlier round to go back to."
+
+
+@REASONS.register("undo_round")
+def _undo_round(w: Desk) -> str:
+    if reason := _add(w) or _model(w) or _BUSY.get(w.stage, ""):
+        return reason
+    return "" if getattr(w, "round_before", None) is not None else "It is not known what was in use before this round."
 
 
 @REASONS.register("segment_folder")
 def _segment_folder(w: Desk) -> str:
     return _project(w) or _BUSY.get(w.stage, "") or _model(w)
+
+
+@REASONS.register("undo_segment")
+def _undo_segment(w: Desk) -> str:
+    if reason := _project(w) or _BUSY.get(w.stage, ""):
+        return reason
+    return "" if any(row["mask"] for row in w.folder_rows) else "No folder was segmented since the project was opened."
 
 
 @REASONS.register("send_back")

@@ -16,7 +16,13 @@ __all__ = ["Running"]
 
 logger = logging.getLogger(__name__)
 
-_STAGES = {"train": "training", "predict": "predicting", "segment": "segmenting", "compare": "comparing"}
+_STAGES = {
+    "train": "training",
+    "predict": "predicting",
+    "segment": "segmenting",
+    "compare": "comparing",
+    "undo_segment": "undoing",
+}
 _DOING = {"train": "Training", "predict": "Segmenting", "segment": "Segmenting the folder", "compare": "Comparing"}
 
 

@@ -12,7 +12,7 @@ from napari_unetseg.data.annotation import overrule
 from napari_unetseg.errors import ProjectError
 from napari_unetseg.volume import LabelVolume
 from napari_unetseg.workspace.accepting import Accepting
-from napari_unetseg.workspace.state import Aside, Difference, Jobs, Message, Prediction
+from napari_unetseg.workspace.state import Aside, Difference, Jobs, Message, Prediction, Preview
 
 __all__ = ["Workspace"]
 
@@ -101,14 +101,36 @@ class Workspace(Accepting):
             raise ProjectError(
                 f"There is no round {number}.", hint=f"Rounds: {', '.join(str(r.number) for r in self.rounds)}."
             )
-        current = next((f"round {r.number}" for r in self.rounds if r.current), "the mask before")
-        shown = self.prediction
-        self._differ_from = (current, shown) if shown is not None else None
-        self._show(difference=None)
+        self._differ()
         self._use(chosen.folder)
         project.log("go back", round=number)
         if not self.why_not("predict"):
             self.predict_current()
+
+    def undo_round(self) -> None:
+        """Take the last training back: what was in use before answers again, the instant model after the first round.
+
+        The round stays in the list, and can be gone forward to.
+        """
+        project = self._ready("undo_round")
+        undone = next((r.number for r in self.rounds if r.current), 0)
+        earlier = next((r for r in self.rounds if r.folder.name == self.round_before), None)
+        self._differ()
+        self._use(earlier.folder if earlier else None)
+        project.log("undo round", round=undone)
+        now = f"round {earlier.number} answers" if earlier else "nothing that was trained is in use"
+        self.message.emit(Message(f"Round {undone} is undone: {now}.", "It stays in the list of rounds."))
+        if not self.why_not("predict"):
+            self.predict_current()
+        elif earlier is None and self._image is not None and self.case is not None:
+            self._show(preview=Preview(0, self.case, None, np.zeros(self._image.shape, np.uint8)))
+
+    def _differ(self) -> None:
+        """Keep what is shown now, to tell where the next mask differs."""
+        current = next((f"round {r.number}" for r in self.rounds if r.current), "the mask before")
+        shown = self.prediction
+        self._differ_from = (current, shown) if shown is not None else None
+        self._show(difference=None)
 
     def forget_difference(self) -> None:
         """Show no more where two rounds differ."""

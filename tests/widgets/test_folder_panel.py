@@ -85,3 +85,18 @@ def test_patterns_and_lists_are_inputs_too(run, tmp_path):
 def test_the_list_is_read_by_row_not_by_place(run, bench):
     item = run.rows.topLevelItem(2)
     assert bench.workspace.folder_rows[item.data(0, Qt.ItemDataRole.UserRole)]["file"].endswith("plane-a.tif")
+
+
+def test_a_run_is_taken_back_and_says_what_became_of_it(run, bench, jobs, notes):
+    assert not run.undo_run.isHidden()
+    assert run.undo_run.isEnabled()
+    run.undo_run.click()
+    verb, args = jobs.submitted[-1]
+    assert (verb, args) == ("undo_segment", {"out": str(bench.workspace.folder_out)})
+    assert "taken back" in run.segment.why
+    jobs.tell("Done", result={"removed": 2, "restored": 1, "kept": ["a.tif"]})
+    assert bench.workspace.folder_rows == ()
+    assert run.undo_run.isHidden()
+    said = bench.status.text()
+    assert said.startswith("The run is taken back: 2 masks are removed, 1 mask is as before it. 1 mask stays")
+    assert run.segment.isEnabled()
