@@ -199,6 +199,7 @@ def test_a_tiny_net_does_not_flood_the_window(bench, own):
 
     _, events = run(bench, "race")
     assert 1 <= len(events) < 500
+    assert all(event["memory"] is None or event["memory"] > 2**20 for event in events)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ class AcceptParts(QWidget):
         stays = "stays as it is, whatever is trained afterwards; strokes still overrule it"
         self.slice = Action("Accept slice", f"The mask of the slice on screen {stays}")
         self.by_class = Action("Accept class", f"All of one class in this image {stays}")
-        self.classes = Choice((("", 1),), "The class to accept")
+        self.classes = Choice((("", 1),), "The class that Accept class accepts", "Class to accept")
         self.done = label("", "muted")
         self.undo = Action("Undo", "The model may change it again")
         layout = QVBoxLayout(self)

@@ -141,7 +141,9 @@ class _StepRow(QWidget):
         self.box = QCheckBox(facts["title"])
         self.box.setToolTip(STEPS.describe(name))
         self.numbers = {key: _Number(key, one) for key, one in facts["options"].items() if one.kind != "classes"}
-        self.classes = Choice((("all classes", None),), facts["options"]["classes"].sentence)
+        self.classes = Choice(
+            (("all classes", None),), facts["options"]["classes"].sentence, f"{facts['title']}: classes"
+        )
         self._names: list[str] = []
         first = row(self.box, *self.numbers.values(), stretch=(1,))
         layout = QVBoxLayout(self)

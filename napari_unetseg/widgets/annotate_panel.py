@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QGridLayout, QPushButton, QSlider, QVBoxLa
 from napari_unetseg.widgets.context import Context
 from napari_unetseg.widgets.keys import HELP
 from napari_unetseg.widgets.parts import Action, Actions, Choice, Panel, label, row, set_role, swatch
-from napari_unetseg.widgets.theme import icon
+from napari_unetseg.widgets.theme import icon, readable_on
 
 __all__ = ["AnnotatePanel"]
 
@@ -80,8 +80,8 @@ class AnnotatePanel(Panel):
             button.setIconSize(QSize(18, 18))
             button.clicked.connect(lambda _=False, tool=tool: self.context.do(self.context.bridge.select_tool, tool))
             self.tools[tool] = button
-        self.undo = _tool("Undo the last stroke (Ctrl-Z)")
-        self.redo = _tool("Redo (Ctrl-Shift-Z)")
+        self.undo = Action("Undo", "Undo the last stroke (Ctrl-Z)", role="tool")
+        self.redo = Action("Redo", "Redo what was undone (Ctrl-Shift-Z)", role="tool")
         self.undo.clicked.connect(lambda: self.context.do(self.context.bridge.undo))
         self.redo.clicked.connect(lambda: self.context.do(self.context.bridge.redo))
         line = row(*self.tools.values(), spacing=4)
@@ -95,7 +95,8 @@ class AnnotatePanel(Panel):
     def _make_brush(self) -> QWidget:
         self.brush = QSlider(Qt.Orientation.Horizontal)
         self.brush.setRange(1, 60)
-        self.brush.setToolTip("Diameter of the brush, in pixels of the image (keys [ and ])")
+        self.brush.setToolTip("Diameter of the brush, in pixels of the image (keys [ and ]); 3 to 10 are usual")
+        self.brush.setAccessibleName("Diameter of the brush")
         self.brush.valueChanged.connect(self._on_slider)
         self._brush_text = label("", "muted", wrap=False)
         self._brush_text.setMinimumWidth(42)
@@ -122,6 +123,7 @@ class AnnotatePanel(Panel):
         self.where = Choice(
             (("on this slice", False), ("on all slices", True)),
             "Where Copy mask and Done work: on the slice on screen, or in the whole volume (the keys with Shift)",
+            "Where Copy mask and Done work",
         )
         self.copy_mask = Action(
             "Copy mask",
@@ -180,9 +182,7 @@ class AnnotatePanel(Panel):
     def _draw_icons(self) -> None:
         colour = self.context.look.icon
         for tool, name, _ in _TOOLS:
-            self.tools[tool].setIcon(icon(name, colour))
-        self.undo.setIcon(icon("left_arrow", colour))
-        self.redo.setIcon(icon("right_arrow", colour))
+            self.tools[tool].setIcon(icon(name, colour, readable_on(self.context.look.accent)))
 
     def _fill(self, classes: Any = None) -> None:
         classes = self.context.workspace.classes
@@ -252,15 +252,6 @@ class AnnotatePanel(Panel):
         if layer is not None:
             self._on_class(int(layer.selected_label))
             self._on_tool(str(layer.mode) if active is layer else "")
-
-
-def _tool(tooltip: str) -> QPushButton:
-    button = QPushButton()
-    set_role(button, "tool")
-    button.setToolTip(tooltip)
-    button.setAccessibleName(tooltip)
-    button.setIconSize(QSize(16, 16))
-    return button
 
 
 def _key_help() -> QWidget:

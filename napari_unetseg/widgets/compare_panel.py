@@ -8,10 +8,10 @@ from typing import Any
 
 from qtpy.QtCore import Qt, QUrl
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QListWidget, QListWidgetItem, QProgressBar, QSpinBox, QWidget
+from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QListWidget, QListWidgetItem, QSpinBox, QWidget
 
 from napari_unetseg.widgets.context import Context, duration
-from napari_unetseg.widgets.parts import Action, Actions, Panel, label
+from napari_unetseg.widgets.parts import Action, Actions, Bar, Panel, label
 from napari_unetseg.widgets.tables import Cell, Table
 
 __all__ = ["ComparePanel"]
@@ -52,12 +52,11 @@ class ComparePanel(Panel):
             "Compare", "Train each on all folds but one and score it on that one, in turn", role="primary"
         )
         self.stop = Action("Stop", "What is finished is kept; comparing again goes on from there", role="primary")
-        self.bar = QProgressBar()
-        self.bar.setRange(0, 1000)
+        self.bar = Bar("How far the comparison is")
         self.sentence = label("", "muted")
         self.verdict = label("")
-        self.results = Table(_SHOWN)
-        self.cases = Table(_CASES, self._go)
+        self.results = Table(_SHOWN, name="Scores of the compared nets")
+        self.cases = Table(_CASES, self._go, "Scores by image")
         self.report = Action("Open report", "The report in your browser: tables, plots, tests and the plan")
         self.place = label("", "muted")
         self.place.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -114,9 +113,11 @@ class ComparePanel(Panel):
 
     def _make_form(self) -> QWidget:
         self.folds.setRange(2, 20)
+        self.folds.setAccessibleName("Folds")
         self.folds.setToolTip("Parts that the images are divided into, whole images each; 5 is usual")
         self.minutes.setRange(0.05, 10_000)
         self.minutes.setSuffix(" min")
+        self.minutes.setAccessibleName("Time of each training, in minutes")
         self.minutes.setToolTip("Of each training: 2 minutes for a first look, as long as you would train otherwise")
         box = QWidget()
         form = QFormLayout(box)

@@ -87,5 +87,6 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{max(0, round(seconds))} s"
     if seconds < 3600:
-        return f"{seconds / 60:.0f} min" if seconds >= 600 else f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
+        whole = seconds >= 600 or round(seconds) % 60 == 0
+        return f"{seconds / 60:.0f} min" if whole else f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
     return f"{seconds // 3600:.0f} h {seconds % 3600 / 60:02.0f} min"

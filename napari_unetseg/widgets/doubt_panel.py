@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage, QPixmap
-from qtpy.QtWidgets import QCheckBox, QProgressBar
+from qtpy.QtWidgets import QCheckBox
 
 from napari_unetseg.widgets.context import Context
 from napari_unetseg.widgets.drawer import ColourBar, Drawer
 from napari_unetseg.widgets.maps import MAP_COLOURS, map_layer, outline_layer
 from napari_unetseg.widgets.overlays import add_overlay, overlays, remove_overlays
-from napari_unetseg.widgets.parts import Action, Actions, Choice, label, row
+from napari_unetseg.widgets.parts import Action, Actions, Bar, Choice, label, row
 from napari_unetseg.widgets.watch import timer
 from napari_unetseg.workspace.doubting import ROUNDS, Doubting, DoubtMap
 
@@ -48,7 +48,7 @@ class DoubtPanel(Drawer):
     def __init__(self, context: Context, doubting: Doubting) -> None:
         super().__init__("How sure is it?", "Where the model doubts: look there first, and paint there")
         self.context, self.doubting = context, doubting
-        self.kind = Choice((("", "entropy"),), "What the map shows; values from 0 to 1")
+        self.kind = Choice((("", "entropy"),), "What the map shows; values from 0 to 1", "What the map shows")
         self.whole = QCheckBox("All slices")
         self.whole.setToolTip("Compute it for the whole volume: as long as a mask takes; else the slice on screen only")
         self.outline = QCheckBox("As outline")
@@ -56,8 +56,7 @@ class DoubtPanel(Drawer):
         self.show_map = Action("Show", "A layer over the image; it follows the slice and the model")
         self.hide_map = Action("Hide", "Take the layer away")
         self.stop = Action("Stop", "Compute it no further")
-        self.bar = QProgressBar()
-        self.bar.setRange(0, 1000)
+        self.bar = Bar("How far the map is")
         self.says = label("", "muted")
         self.legend = ColourBar(MAP_COLOURS)
         line = row(self.whole, self.outline)

@@ -53,7 +53,8 @@ class Drawer(QWidget):
         """Say in closed state what is inside."""
         self._said = text
         opened = self.button.isChecked()
-        self.button.setText(f"▾  {self._title}" if opened or not text else f"▸  {self._title}: {text}")
+        mark = "" if self._title.endswith("?") else ":"
+        self.button.setText(f"▾  {self._title}" if opened or not text else f"▸  {self._title}{mark} {text}")
         if not opened and not text:
             self.button.setText(f"▸  {self._title}")
 

@@ -6,24 +6,28 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from qtpy.QtWidgets import QProgressBar
 
 from napari_unetseg.widgets.context import Context
 from napari_unetseg.widgets.drawer import ColourBar, Drawer
 from napari_unetseg.widgets.maps import MAP_COLOURS, map_layer, outline_layer
 from napari_unetseg.widgets.overlays import add_overlay, remove_overlays
-from napari_unetseg.widgets.parts import Action, Actions, Choice, label
+from napari_unetseg.widgets.parts import Action, Actions, Bar, Choice, label
 from napari_unetseg.workspace.explaining import Explained, Explaining
 
 __all__ = ["METHODS", "ExplainPanel"]
 
 _ROLE = "explanation"
 METHODS = {
-    "saliency": "Saliency: which pixels of each channel matter",
-    "decoder-saliency": "Decoder saliency: which places matter to all levels (MILDNet)",
-    "gradcam": "Grad-CAM: which features speak for the class (Sharp U-Net)",
+    "saliency": "Saliency: pixels that matter",
+    "decoder-saliency": "Decoder saliency: places, all levels",
+    "gradcam": "Grad-CAM: features for the class",
 }
-_AS_IT_IS = "class: as clicked (of a slice: the last)"
+_TIP = (
+    "Saliency: which pixels of each channel matter. Decoder saliency: which places matter to all levels of the net, as "
+    "MILDNet has it. Grad-CAM: which features speak for the class, as Sharp U-Net has it. Each map is stretched by "
+    "itself, 0 to 1"
+)
+_AS_IT_IS = "the class that is clicked"
 
 
 class ExplainPanel(Drawer):
@@ -40,17 +44,19 @@ class ExplainPanel(Drawer):
     def __init__(self, context: Context, explaining: Explaining) -> None:
         super().__init__("Why does it say so?", "What the answer of the model depends on; not whether it is right")
         self.context, self.explaining = context, explaining
-        self.method = Choice([(said, name) for name, said in METHODS.items()], "Each map is stretched by itself")
-        self.label = Choice(((_AS_IT_IS, None),), "The class whose answer is explained")
+        self.method = Choice([(said, name) for name, said in METHODS.items()], _TIP, "Method of explaining")
+        self.label = Choice(
+            ((_AS_IT_IS, None),),
+            "The class whose answer is explained; without a click, of a whole slice, the last class",
+            "Class to explain",
+        )
         time = "Takes about as long as a few masks of the slice"
         self.slice = Action("This slice", f"Explain the class on all of the slice. {time}")
         self.pick = Action("Click a spot …", f"Then click an object in the picture: it is explained alone. {time}")
         self.stop = Action("Stop", "Explain no further; at most a tile is finished")
         self.hide_maps = Action("Hide", "Take the layers away")
-        self.bar = QProgressBar()
-        self.bar.setRange(0, 0)
-        self.bar.setFormat("")
-        self.map = Choice((("", 0),), "Which map is shown; compare places within a map, not maps")
+        self.bar = Bar("The explanation is being computed", endless=True)
+        self.map = Choice((("", 0),), "Which map is shown; compare places within a map, not maps", "Map")
         self.legend = ColourBar(MAP_COLOURS)
         self.legend.set_words("matters least", "most")
         self.says = label("", "muted")

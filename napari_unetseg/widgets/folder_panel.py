@@ -7,11 +7,11 @@ from typing import Any
 
 from qtpy.QtCore import Qt, QUrl
 from qtpy.QtGui import QColor, QDesktopServices
-from qtpy.QtWidgets import QHeaderView, QLineEdit, QProgressBar, QPushButton, QTreeWidget, QTreeWidgetItem, QWidget
+from qtpy.QtWidgets import QHeaderView, QLineEdit, QPushButton, QTreeWidget, QTreeWidgetItem, QWidget
 
 from napari_unetseg.widgets import files
 from napari_unetseg.widgets.context import Context, duration
-from napari_unetseg.widgets.parts import Action, Actions, Panel, label, row
+from napari_unetseg.widgets.parts import Action, Actions, Bar, Panel, label, row
 
 __all__ = ["FolderPanel"]
 
@@ -55,8 +55,7 @@ class FolderPanel(Panel):
         self.undo.clicked.connect(lambda: context.do(workspace.undo_send_back))
         self.undo_run.clicked.connect(lambda: context.do(workspace.undo_segment))
         self.report.clicked.connect(self.open_report)
-        self.bar = QProgressBar()
-        self.bar.setRange(0, 1000)
+        self.bar = Bar("How many files are done")
         self.sentence = label("", "muted")
         self.rows = _rows()
         self.rows.itemSelectionChanged.connect(self.refresh)
@@ -70,6 +69,7 @@ class FolderPanel(Panel):
         workspace.progress_changed.connect(self._show_progress)
         workspace.stage_changed.connect(self._on_stage)
         workspace.actions_changed.connect(self.refresh)
+        context.look_changed.connect(self._paint)
         self._fill()
         self.refresh()
 
@@ -119,11 +119,13 @@ class FolderPanel(Panel):
     def _make_line(self, title: str, short: str, tooltip: str, answer: Any) -> tuple[QLineEdit, QWidget]:
         edit = QLineEdit()
         edit.setToolTip(tooltip)
+        edit.setAccessibleName(title)
         edit.setPlaceholderText(short)
         browse = QPushButton("Browse…")
+        browse.setToolTip(f"Choose a folder. {title}: {tooltip[0].lower()}{tooltip[1:]}")
         browse.clicked.connect(lambda: files.ask_folder(self, tooltip, answer, edit.text()))
         name = label(title, wrap=False)
-        name.setFixedWidth(84)
+        name.setFixedWidth(92)
         box = QWidget()
         box.setLayout(row(name, edit, browse, stretch=(0, 1, 0)))
         return edit, box
@@ -148,12 +150,13 @@ class FolderPanel(Panel):
             if failed:
                 item.child(0).setFirstColumnSpanned(True)
                 item.setExpanded(True)
+        self._paint()
         self.rows.setVisible(bool(rows))
         if rows:
             self.rows.scrollToItem(self.rows.topLevelItem(len(rows) - 1))
 
     def _item(self, index: int, row: dict[str, Any]) -> QTreeWidgetItem:
-        """Line of a file: coloured where it deserves a look; a failed one says why below."""
+        """Line of a file; a failed one says why below."""
         failed, flags = row["status"] == "failed", row.get("flags") or ()
         state = ", ".join(_WORDS.get(flag, flag) for flag in flags) or row["status"]
         item = QTreeWidgetItem([Path(row["file"]).name, state, "" if failed else f"{row['seconds']:.1f} s"])
@@ -165,9 +168,15 @@ class FolderPanel(Panel):
             why = QTreeWidgetItem([str(row["error"])])
             why.setToolTip(0, str(row["error"]))
             item.addChild(why)
-        if failed or flags:
-            item.setForeground(1, QColor(self.context.look.error if failed else self.context.look.warning))
         return item
+
+    def _paint(self, _: Any = None) -> None:
+        """Colour what deserves a look, as the theme has it."""
+        rows, look = self.context.workspace.folder_rows, self.context.look
+        for item in (self.rows.topLevelItem(index) for index in range(self.rows.topLevelItemCount())):
+            row = rows[item.data(0, Qt.ItemDataRole.UserRole)]
+            if row["status"] == "failed" or row.get("flags"):
+                item.setForeground(1, QColor(look.error if row["status"] == "failed" else look.warning))
 
     def _on_stage(self, stage: str) -> None:
         if stage == "idle" and self.context.workspace.folder_rows:
@@ -244,6 +253,8 @@ def _badness(row: dict[str, Any]) -> float:
 
 def _rows() -> QTreeWidget:
     made = QTreeWidget()
+    made.setAccessibleName("Files of the folder")
+    made.setToolTip("What became of each file; when all are done, those that deserve a look come first")
     made.setHeaderHidden(True)
     made.setColumnCount(3)
     made.setIndentation(12)

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Shapes
-from qtpy.QtWidgets import QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 from scipy import ndimage
 
 from napari_unetseg.widgets.context import Context
 from napari_unetseg.widgets.layers import placement
 from napari_unetseg.widgets.overlays import add_overlay, go_to, remove_overlays
-from napari_unetseg.widgets.parts import Action, Actions, label, set_role
+from napari_unetseg.widgets.parts import Action, Actions, Bar, label, set_role
 from napari_unetseg.widgets.tables import Cell, Table
 from napari_unetseg.workspace.guiding import Guiding, Place, Slip
 
@@ -60,11 +60,9 @@ class GuidePanel(QWidget):
             "all slips are found, and few good strokes are named",
         )
         self.stop = Action("Stop", "Check no further")
-        self.bar = QProgressBar()
-        self.bar.setRange(0, 0)
-        self.bar.setFormat("")
+        self.bar = Bar("The strokes are being checked", endless=True)
         self.found = label("", "muted")
-        self.slips = Table(_COLUMNS, self._go)
+        self.slips = Table(_COLUMNS, self._go, "Strokes that may be slips")
         self.why = label("")
         self.keep = Action("Keep it", "The stroke is as it should be: do not name it again")
         self.erase = Action("Erase it", "Make the stroke unlabelled; Ctrl-Z brings it back")

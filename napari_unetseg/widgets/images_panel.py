@@ -76,6 +76,7 @@ class ImagesPanel(Panel):
         workspace.cases_changed.connect(self._fill)
         workspace.case_changed.connect(self._mark)
         workspace.actions_changed.connect(self.refresh)
+        context.look_changed.connect(self.refresh)
         context.viewer.layers.events.inserted.connect(self._on_layers)
         context.viewer.layers.events.removed.connect(self._on_layers)
         self._on_project()
@@ -208,7 +209,8 @@ class ImagesPanel(Panel):
         made.header().setStretchLastSection(False)
         made.header().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         made.header().setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
-        made.setToolTip("Click an image to show it")
+        made.setToolTip("Click an image to show it; at its right, what is painted and whether a mask was accepted")
+        made.setAccessibleName("Images of the project")
         made.itemSelectionChanged.connect(self._on_chosen)
         return made
 
@@ -255,7 +257,7 @@ class ImagesPanel(Panel):
             item.setToolTip(0, case)
             self.list.addTopLevelItem(item)
         self.list.blockSignals(False)
-        shown = min(max(2, self.list.topLevelItemCount()), 4)
+        shown = min(max(2, self.list.topLevelItemCount()), 6)
         self.list.setFixedHeight(shown * max(22, self.list.sizeHintForRow(0)) + 8)
         self._mark()
         self.refresh()
@@ -277,7 +279,7 @@ class ImagesPanel(Panel):
         reason = self.context.workspace.why_not("add_images")
         self.add_layers.set_why(reason or ("" if self.open_layers() else "No other image is open in napari."))
 
-    def refresh(self) -> None:
+    def refresh(self, _: Any = None) -> None:
         """Bring states and buttons up to date."""
         workspace = self.context.workspace
         self._refresh_layers()

@@ -13,9 +13,13 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLayout,
+    QProgressBar,
     QPushButton,
     QScrollArea,
     QSizePolicy,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
     QVBoxLayout,
     QWidget,
 )
@@ -24,6 +28,7 @@ from superqt import QElidingLabel
 __all__ = [
     "Action",
     "Actions",
+    "Bar",
     "Choice",
     "Column",
     "Panel",
@@ -227,6 +232,26 @@ class Actions(QWidget):
         self.line.setVisible(bool(lines))
 
 
+class Bar(QProgressBar):
+    """How far something is.
+
+    Parameters
+    ----------
+    name : str
+        What it is about, to screen readers and under the mouse.
+    endless : bool
+        Whether it only says that something goes on, and not how far it is.
+    """
+
+    def __init__(self, name: str, *, endless: bool = False) -> None:
+        super().__init__()
+        self.setRange(0, 0 if endless else 1000)
+        if endless:
+            self.setFormat("")
+        self.setAccessibleName(name)
+        self.setToolTip(name)
+
+
 class Choice(QComboBox):
     """A box of values in plain words; a value that is none of them, from a file, is shown as it is.
 
@@ -236,12 +261,15 @@ class Choice(QComboBox):
         Words and what they stand for.
     tooltip : str
         What it does, with typical values.
+    name : str
+        What is chosen, to screen readers, where no title stands beside it.
     """
 
     chosen = Signal(object)
 
-    def __init__(self, options: Sequence[tuple[str, Any]], tooltip: str) -> None:
+    def __init__(self, options: Sequence[tuple[str, Any]], tooltip: str, name: str = "") -> None:
         super().__init__()
+        self.setAccessibleName(name)
         self._values: list[Any] = []
         self._own = 0
         self._tooltip = tooltip
@@ -261,6 +289,16 @@ class Choice(QComboBox):
     def value(self) -> Any:
         """What is shown."""
         return self._values[self.currentIndex()]
+
+    def paintEvent(self, event: Any) -> None:
+        """Draw it as usual, but end a text that is too long with dots."""
+        painter, option = QStylePainter(self), QStyleOptionComboBox()
+        self.initStyleOption(option)
+        field = QStyle.SubControl.SC_ComboBoxEditField
+        room = self.style().subControlRect(QStyle.ComplexControl.CC_ComboBox, option, field, self).width()
+        option.currentText = self.fontMetrics().elidedText(option.currentText, Qt.TextElideMode.ElideRight, room)
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
 
     def wheelEvent(self, event: Any) -> None:
         """Leave the wheel to the column: scrolling past must not change a plan."""
@@ -290,6 +328,7 @@ def label(text: str, role: str = "", *, wrap: bool = True) -> QLabel:
     made = QLabel(text)
     made.setTextFormat(Qt.TextFormat.PlainText)
     made.setWordWrap(wrap)
+    made.setIndent(0)  # or Qt moves it half a letter to the right of the buttons above and below
     set_role(made, role)
     return made
 

@@ -76,4 +76,4 @@ def _needs(workspace: Workspace) -> str:
         return "needs images"
     if workspace.why_not("train") and not workspace.rounds:
         return "needs strokes"
-    return "needs a trained net" if workspace.model is None else "in a moment"
+    return "needs a net" if workspace.model is None else "in a moment"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from qtpy.QtWidgets import QButtonGroup, QPushButton, QSizePolicy, QStackedWidge
 from napari_unetseg.metrics.forecast import Correction, Forecast
 from napari_unetseg.scores import Scores
 from napari_unetseg.widgets.parts import Choice, label, row, set_role
-from napari_unetseg.widgets.theme import SERIES, Look
+from napari_unetseg.widgets.theme import SERIES, Look, seen_on
 from napari_unetseg.workspace import Curves, Round
 
 __all__ = ["CurvesView", "Plots", "RoundsView", "WorthView"]
@@ -72,7 +73,8 @@ class _View(QWidget):
         raise NotImplementedError
 
     def _colour(self, name: str, index: int) -> str:
-        return self._colours.get(name, SERIES[index % len(SERIES)])
+        colour = self._colours.get(name, SERIES[index % len(SERIES)])
+        return seen_on(colour, self._look.foreground)
 
     def _dots(self, plot: pg.PlotWidget, x: Sequence[float], y: Sequence[float], colour: Any, **options: Any) -> None:
         pen = pg.mkPen(colour, width=2.5)
@@ -99,7 +101,8 @@ class CurvesView(_View):
         self._loss_now = label("", "muted", wrap=False)
         self._score_now = label("", "muted", wrap=False)
         for now in (self._loss_now, self._score_now):
-            now.setAlignment(Qt.AlignmentFlag.AlignRight)
+            now.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self._score_now.setTextFormat(Qt.TextFormat.RichText)  # each name with a dot in the colour of its curve
         self.column.addLayout(row(self._loss_title, self._loss_now, stretch=(0, 1)))
         self.column.addWidget(self.loss)
         self.column.addLayout(row(self.shown, self._score_title, self._score_now, stretch=(0, 0, 1)))
@@ -120,13 +123,21 @@ class CurvesView(_View):
         steps, losses = _thinned(curves.steps), _thinned(curves.losses)
         smooth = _smooth(losses) if len(losses) else losses
         for line, values, colour, width in zip(
-            self._loss_lines, (losses, smooth), (self._look.muted, self._look.accent), (1, 2), strict=True
+            self._loss_lines, (losses, smooth), (self._look.muted, self._look.edge), (1, 2), strict=True
         ):
             line.setData(steps, values, pen=pg.mkPen(colour, width=width))
         now = f"{smooth[-1]:.3f} after {curves.steps[-1]:,} steps" if len(smooth) else ""
         self._loss_now.setText(now)
         _describe(self.loss, f"Loss, smoothed: {now}." if now else "No loss yet.")
         self._draw_scores(curves)
+
+    def _legend(self, latest: Mapping[str, float]) -> list[str]:
+        named = list(latest.items())[:_NAMED]
+        colours = [self._colour(name, index) for index, name in enumerate(latest)]
+        return [
+            f'<span style="color: {colour}">●</span> {html.escape(name)} {value:.2f}'
+            for colour, (name, value) in zip(colours, named, strict=False)
+        ]
 
     def _draw_scores(self, curves: Curves) -> None:
         self.score.clear()
@@ -147,7 +158,7 @@ class CurvesView(_View):
             self.score.addItem(self.kept)
         self._score_title.setText("held out" if last.rule else "on the training strokes")
         told = "   ".join(f"{name} {value:.2f}" for name, value in list(latest.items())[:_NAMED])
-        self._score_now.setText(told)
+        self._score_now.setText("&nbsp; ".join(self._legend(latest)))
         kept = f" The weights of step {curves.kept:,} are kept." if curves.kept is not None else ""
         where = f"{self.shown.currentText()} {self._score_title.text()}"
         _describe(self.score, f"{where}, at step {steps[-1]:,}: {told}.{kept}")
@@ -254,7 +265,7 @@ class WorthView(_View):
             ends = [pg.PlotDataItem(told.strokes, values, pen=clear) for values in (told.lower, told.upper)]
             for item in (*ends, pg.FillBetweenItem(*ends, brush=band)):
                 self.score.addItem(item)
-            self.score.plot(told.strokes, told.middle, pen=pg.mkPen(self._look.accent, width=2.5))
+            self.score.plot(told.strokes, told.middle, pen=pg.mkPen(self._look.edge, width=2.5))
         self.sentence.setText(told.sentence())
         self.details.setText(self._by_class(list(names)))
         _describe(self.score, f"{told.sentence()} {self.details.text()}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QHeaderView, QProgressBar, QTableWidget, QTableWidgetItem, QTreeWidget, QTreeWidgetItem
+from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem, QTreeWidget, QTreeWidgetItem
 
 from napari_unetseg.scores import Scores
 from napari_unetseg.widgets.accept_parts import AcceptParts
 from napari_unetseg.widgets.context import Context, duration
-from napari_unetseg.widgets.parts import Action, Actions, Panel, label, swatch
+from napari_unetseg.widgets.parts import Action, Actions, Bar, Panel, label, swatch
 from napari_unetseg.widgets.tables import Cell, Table
 from napari_unetseg.workspace import Round
 
@@ -36,11 +36,10 @@ class ReviewPanel(Panel):
         self.sentence = label("", "")
         self.caution = label("", "why")
         self.table = _table()
-        self.images = Table(_IMAGES, self._go)
+        self.images = Table(_IMAGES, self._go, "Held-out images and their scores")
         self.predict = Action("Predict this image", "Segment the image in hand with the current model")
-        self.stop = Action("Stop", "Compute no mask of this image now", role="primary")
-        self.bar = QProgressBar()
-        self.bar.setRange(0, 1000)
+        self.stop = Action("Stop", "Compute no mask of this image now")
+        self.bar = Bar("How far the mask of this image is")
         self.accept = Action(
             "Accept mask",
             "Save the mask in the image's own format and place; your strokes overrule the net",
@@ -82,6 +81,7 @@ class ReviewPanel(Panel):
         workspace.rounds_changed.connect(self._fill)
         workspace.progress_changed.connect(self._show_progress)
         workspace.classes_changed.connect(self._fill)
+        workspace.nets_changed.connect(self._fill)  # which have the titles of the architectures
         workspace.case_changed.connect(self.refresh)
         workspace.actions_changed.connect(self.refresh)
         self._show_difference()
@@ -119,14 +119,14 @@ class ReviewPanel(Panel):
         return next((r for r in self.context.workspace.rounds if r.current), None)
 
     def _fill(self, _: Any = None) -> None:
-        current = self._current()
+        workspace, current = self.context.workspace, self._current()
         scores = current.scores if current else None
         if current is None:
             self.sentence.setText("Nothing is trained yet; the scores of the model will be shown here.")
         else:
             measured = scores.sentence() if scores else "No score yet: nothing was held out to measure on."
             kept = f"\nKept: step {current.kept[0]:,} of {current.kept[1]:,}." if current.kept else ""
-            self.sentence.setText(f"Round {current.number} ({current.net}): {measured}{kept}")
+            self.sentence.setText(f"Round {current.number} ({workspace.title_of(current.net)}): {measured}{kept}")
         caution = _caution(scores)
         self.caution.setText(caution)
         self.caution.setVisible(bool(caution))
@@ -186,7 +186,9 @@ class ReviewPanel(Panel):
         for one in reversed(rounds):
             scores = one.scores if one.scores and one.scores.voxels else None
             dice = f"{scores.mean_dice:.2f}{' on strokes' * scores.on_strokes}" if scores else "–"
-            item = QTreeWidgetItem([f"Round {one.number}", one.net, dice, "in use" if one.current else ""])
+            item = QTreeWidgetItem(
+                [f"Round {one.number}", self.context.workspace.title_of(one.net), dice, "in use" if one.current else ""]
+            )
             item.setData(0, Qt.ItemDataRole.UserRole, one.number)
             item.setToolTip(2, scores.sentence() if scores else "Nothing was held out to measure on.")
             self.rounds.addTopLevelItem(item)
@@ -242,6 +244,8 @@ def _caution(scores: Scores | None) -> str:
 
 def _table() -> QTableWidget:
     table = QTableWidget(0, 3)
+    table.setAccessibleName("Scores of the round in use, by class")
+    table.setToolTip("How well the round in use does where it was not trained: 0 nothing fits, 1 is perfect")
     table.setHorizontalHeaderLabels(["Class", "Dice", "Jaccard"])
     table.horizontalHeaderItem(1).setToolTip("2 · overlap / (mask + truth), 0 to 1; 1 is perfect")
     table.horizontalHeaderItem(2).setToolTip("overlap / union, 0 to 1; 1 is perfect")
@@ -260,6 +264,8 @@ def _table() -> QTableWidget:
 
 def _rounds() -> QTreeWidget:
     made = QTreeWidget()
+    made.setAccessibleName("Rounds of training")
+    made.setToolTip("Every round with its net and its Dice; choose one, and the button below uses it again")
     made.setHeaderHidden(True)
     made.setColumnCount(4)
     made.setRootIsDecorated(False)

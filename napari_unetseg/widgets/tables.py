@@ -48,10 +48,16 @@ class Table(QTableWidget):
         Head and tooltip of each.
     go : callable, optional
         Called with the text of the first column of a row that is clicked, or chosen with Return.
+    name : str
+        What it is a table of, to screen readers and under the mouse.
     """
 
-    def __init__(self, columns: Sequence[tuple[str, str]], go: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, columns: Sequence[tuple[str, str]], go: Callable[[str], None] | None = None, name: str = ""
+    ) -> None:
         super().__init__(0, len(columns))
+        self.setAccessibleName(name)
+        self.setToolTip(name and f"{name}. Click a head to sort" + (", a row to go there." if go else "."))
         self._go = go
         self.setHorizontalHeaderLabels([name for name, _ in columns])
         for index, (_, tip) in enumerate(columns):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QProgressBar, QWidget
+from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QWidget
 
 from napari_unetseg.widgets.advanced import AdvancedDrawer
 from napari_unetseg.widgets.context import Context, duration
 from napari_unetseg.widgets.net_picker import NetPicker
 from napari_unetseg.widgets.outlook import Outlook
-from napari_unetseg.widgets.parts import Action, Actions, Choice, Panel, label, lock
+from napari_unetseg.widgets.parts import Action, Actions, Bar, Choice, Panel, label, lock
 from napari_unetseg.widgets.plots import Plots
 
 __all__ = ["TrainPanel"]
@@ -44,8 +44,7 @@ class TrainPanel(Panel):
         self.stop = Action("Stop", "Finish now and keep the best model so far", role="primary")
         self.train.clicked.connect(lambda: context.do(workspace.train))
         self.stop.clicked.connect(lambda: context.do(workspace.stop))
-        self.bar = QProgressBar()
-        self.bar.setRange(0, 1000)
+        self.bar = Bar("How far the training is")
         self.sentence = label("", "muted")
         self.curves = Plots(context.look)
         self.resume = Action("", "Go on where the training was killed, on the strokes that it had begun with")
@@ -95,8 +94,14 @@ class TrainPanel(Panel):
         self.minutes.setSingleStep(1)
         self.minutes.setSuffix(" min")
         self.minutes.setToolTip("Training ends after this time; 2 minutes for a first look, 10 to 60 for a good model")
+        self.minutes.setAccessibleName("Time for the training, in minutes")
         self.minutes.valueChanged.connect(self._on_minutes)
-        self.dims = Choice(_DIMS, "Thick or few slices are learned better plane by plane")
+        self.dims = Choice(
+            _DIMS,
+            "Thick slices (more than about three times the pixel) or few of them are learned better plane by plane, "
+            "thin ones as volumes; decided for you by that",
+            "Planes or volumes",
+        )
         self.dims.chosen.connect(self._choose_dims)
         self._dims_label = label("Planes or volumes", wrap=False)
         box = QWidget()

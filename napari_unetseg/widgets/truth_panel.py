@@ -6,7 +6,7 @@ from typing import Any
 
 from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
-from qtpy.QtWidgets import QCheckBox, QFileDialog, QProgressBar
+from qtpy.QtWidgets import QCheckBox, QFileDialog
 
 from napari_unetseg.errors import UnetSegError
 from napari_unetseg.widgets.context import Context
@@ -14,7 +14,7 @@ from napari_unetseg.widgets.differences import GAINED, LOST, OTHER
 from napari_unetseg.widgets.drawer import Drawer
 from napari_unetseg.widgets.layers import labels_of, placement, role_of
 from napari_unetseg.widgets.overlays import add_overlay, remove_overlays
-from napari_unetseg.widgets.parts import Action, Actions, Choice, label, row
+from napari_unetseg.widgets.parts import Action, Actions, Bar, Choice, label, row
 from napari_unetseg.widgets.tables import Cell, Table
 from napari_unetseg.workspace import Difference
 from napari_unetseg.workspace.truths import ON, Truths
@@ -47,13 +47,14 @@ class TruthPanel(Drawer):
     def __init__(self, context: Context, truths: Truths) -> None:
         super().__init__("Scores and errors", "Every image and class scored, and where the mask differs from the truth")
         self.context, self.truths = context, truths
-        self.on = Choice([(f"on {said}", key) for key, said in ON.items()], "What the model is held against")
+        self.on = Choice(
+            [(f"on {said}", key) for key, said in ON.items()], "What the model is held against", "Held against"
+        )
         self.score = Action("Score", "Segment those images with the model in use and score them, one after the other")
         self.stop = Action("Stop", "Score no more images")
-        self.bar = QProgressBar()
-        self.bar.setRange(0, 1000)
+        self.bar = Bar("How many images are scored")
         self.said = label("", "muted")
-        self.table = Table(_COLUMNS, self._go)
+        self.table = Table(_COLUMNS, self._go, "Scores of every image and class")
         self.table.sortItems(2)
         self.table.narrow({2: 52, 3: 62, 4: 52, 5: 64})
         self.files = Action("Truth files …", "Masks known to be right: named as their images, or one for this image")

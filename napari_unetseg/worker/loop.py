@@ -18,6 +18,7 @@ import torch
 from napari_unetseg.devices import is_out_of_memory
 from napari_unetseg.errors import Stopped, UnetSegError
 from napari_unetseg.events import Control, Event, PreviewReady, Running, StepDone, View
+from napari_unetseg.inference.memory import used_memory
 from napari_unetseg.worker import after, compare, doubt, instant, plan, progress, score  # noqa: F401 - register their verbs
 from napari_unetseg.worker.verbs import VERBS, Bench
 
@@ -164,6 +165,8 @@ class Worker:
                 return
             self._next_step = time.monotonic() + _BETWEEN_STEPS
         values = event.to_json()
+        if isinstance(event, StepDone):
+            values["memory"] = _memory_in_use()
         if isinstance(event, PreviewReady):
             values["mask"] = self._bench.put("preview", event.mask)
         self.say(job, values.pop("event"), **values)
@@ -184,6 +187,11 @@ def _explain(verb: str, error: BaseException) -> dict[str, Any]:
         "message": f"An unexpected error ended this ({type(error).__name__}: {first}).",
         "hint": "Your strokes are safe. The log has the details; please report it.",
     }
+
+
+def _memory_in_use() -> int | None:
+    """Bytes that this process holds: of the graphics card where that computes, else of main memory."""
+    return (torch.cuda.memory_reserved() if torch.cuda.is_available() else 0) or used_memory()
 
 
 def _free_memory() -> None:

@@ -41,6 +41,12 @@ class Choice(Desk):
         self.plan_changed.emit(plan)
         return plan
 
+    def title_of(self, net: str) -> str:
+        """What people call an architecture: ``"U-Net"`` for ``"unet"``; its name while no more is known."""
+        if net == "instant":
+            return "instant model"
+        return next((str(facts["title"]) for facts in self.nets if facts["name"] == net), net)
+
     def ask_nets(self) -> None:
         """Have the facts about the architectures computed, for images like the one in hand; see `nets_changed`.
 

@@ -100,13 +100,16 @@ class FirstAnswer:
         if workspace.stage == "training":
             if self.who == "":
                 return "The net begins to learn; the mask on screen is the last one."
-            instant = self.who == "instant"
-            return "The instant model answers until the net is better." if instant else f"{workspace.leader} answers."
+            if self.who == "instant":
+                return "The instant model answers until the net is better."
+            return f"{workspace.title_of(workspace.leader)} answers."
         if self.who == "saved":
             return "This mask is accepted and saved."
         if self.who == "net":
             current = next((one for one in workspace.rounds if one.current), None)
-            return f"Round {current.number} ({current.net}) answers." if current else "A trained net answers."
+            if current is None:
+                return "A trained net answers."
+            return f"Round {current.number} ({workspace.title_of(current.net)}) answers."
         if self.who == "instant":
             on = f" on {self._images} images" if self._images > 1 else ""
             return f"Instant answer from your strokes{on} (not trained yet)."

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from psygnal import Signal
 
+from napari_unetseg.io.formats import size_text
 from napari_unetseg.metrics.forecast import Correction, Forecast, forecast_corrections
 from napari_unetseg.plan import Plan
 from napari_unetseg.project import Project
@@ -152,7 +153,16 @@ class Learning(Running):
         self.curves_changed.emit(self.curves)
         seconds, left = event["seconds"], event["left"]
         fraction = seconds / (seconds + left) if seconds + left > 0 else 0.0
-        self._advance(fraction, left, f"Round {self.curves.number}: step {event['step']}, loss {event['loss']:.3f}.")
+        told = f"Round {self.curves.number}: step {event['step']:,}, loss {event['loss']:.3f}."
+        self._advance(fraction, left, f"{told}\n{self._circumstances(job, event.get('memory'))}")
+
+    def _circumstances(self, job: Mapping[str, Any], memory: int | None) -> str:
+        """What is learned from, what it is scored on, where it runs and with how much memory."""
+        count = len(job["args"].get("revisions", ()))
+        rule = self.curves.validations[-1][1].rule if self.curves.validations else ""
+        told = f"Strokes on {count} image{'s' * (count != 1)}{f', scored on {rule}' if rule else ''}. "
+        where = job.get("where", "the processor").removeprefix("the ").capitalize()
+        return f"{told}{where}{f', {size_text(memory)} of memory' if memory else ''}."
 
     def _on_validated(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
         self.curves.validations.append((event["step"], Scores.from_dict(event["scores"])))

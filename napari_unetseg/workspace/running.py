@@ -114,6 +114,7 @@ class Running(Choice):
         for note in event.get("notes", ()):
             self.message.emit(Message(note))
         where = "the processor" if str(event.get("device", "cpu")) == "cpu" else "the graphics card"
+        job["where"] = where
         self._advance(0.0, math.nan, f"{_DOING[job['verb']]} on {where}.")
 
     def _on_note(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:

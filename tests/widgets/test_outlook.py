@@ -19,7 +19,7 @@ def test_it_is_told_once_and_again_when_the_plan_is_another(bench, jobs):
     bench.context.bridge.flush()
     outlook.ask()
     answer(jobs, "plan", TOLD)
-    assert outlook.text() == "First mask after about 2 s, then about 1,200 steps in 2 min 00 s."
+    assert outlook.text() == "First mask after about 2 s, then about 1,200 steps in 2 min."
     outlook.ask()
     assert len(asked(jobs, "plan")) == 1
     bench.workspace.change_plan(training={"minutes": 5})

@@ -24,7 +24,7 @@ def test_one_step_is_next_and_what_is_blocked_says_why(bench):
         bench.context.bridge.flush()
         assert kinds(bench)[2:4] == kind
     bench.refresh()
-    assert bench.sections[4].state == "needs a trained net"
+    assert bench.sections[4].state == "needs a net"
 
 
 def test_without_a_project_only_the_first_step_can_be_taken(bench):

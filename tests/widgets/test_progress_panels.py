@@ -33,7 +33,7 @@ def scores(cell, wall=0.5):
 @pytest.fixture
 def plots(qtbot):
     made = Plots(look("dark"))
-    made.set_colours({"cell": "#112233", "wall": "#445566"})
+    made.set_colours({"cell": "#99aabb", "wall": "#445566"})
     qtbot.addWidget(made)
     made.show()
     return made
@@ -57,7 +57,7 @@ def test_one_view_at_a_time_and_each_says_its_content_in_words(plots):
     assert "rounds 1 to 3" in plots.rounds.score.accessibleDescription()
     first = plots.rounds.score.listDataItems()[0]
     assert first.getData()[0].tolist() == [1, 2, 3]
-    assert pg.mkPen(first.opts["pen"]).color().name() == "#112233"
+    assert pg.mkPen(first.opts["pen"]).color().name() == "#99aabb"
 
 
 def test_the_forecast_is_a_sentence_above_its_band(plots):
