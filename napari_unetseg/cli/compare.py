@@ -10,7 +10,20 @@ import typer
 
 from napari_unetseg.cli import terminal
 from napari_unetseg.cli.main import Json, app, paired
-from napari_unetseg.cli.plans import PlanFile, Protocol, make_plan
+from napari_unetseg.cli.plans import (
+    Data,
+    Device,
+    Dims,
+    Epochs,
+    ImageFiles,
+    LabelFiles,
+    Labels,
+    Minutes,
+    PlanFile,
+    Protocol,
+    Seed,
+    make_plan,
+)
 from napari_unetseg.events import Control
 
 __all__ = ["compare"]
@@ -18,20 +31,20 @@ __all__ = ["compare"]
 
 @app.command()
 def compare(
-    data: Annotated[Path | None, typer.Argument(help="Project, or folder with images and labels.")] = None,
+    data: Data = None,
     nets: Annotated[str, typer.Option(help="Names, see `nets`, as A,B,C; A:dice is A with another loss.")] = "",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the report.")] = Path("comparison"),
     folds: Annotated[int | None, typer.Option(help="5, or as many as groups, when not given.", min=2, max=20)] = None,
-    dims: Annotated[int | None, typer.Option(help="2 for planes, 3 for volumes.", min=2, max=3)] = None,
-    minutes: Annotated[float | None, typer.Option(help="Time budget of each training.", min=0.01)] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of each training, instead.", min=1)] = None,
+    dims: Dims = None,
+    minutes: Minutes = None,
+    epochs: Epochs = None,
     protocol: Protocol = None,
     plan: PlanFile = None,
-    labels: Annotated[str | None, typer.Option(help="What 0 means in label files: mask or annotation.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.", min=0)] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
-    image: Annotated[list[Path] | None, typer.Option(help="Image file; give a --label for each.")] = None,
-    label: Annotated[list[Path] | None, typer.Option(help="Label file of the image given before.")] = None,
+    labels: Labels = None,
+    seed: Seed = None,
+    device: Device = None,
+    image: ImageFiles = None,
+    label: LabelFiles = None,
     as_json: Json = False,
 ) -> None:
     """Compare nets on the same folds with the same budget; the same command goes on where it was stopped."""

@@ -13,7 +13,21 @@ import typer
 
 from napari_unetseg import __version__
 from napari_unetseg.cli import terminal
-from napari_unetseg.cli.plans import PlanFile, Protocol, make_plan
+from napari_unetseg.cli.plans import (
+    Data,
+    Device,
+    Dims,
+    Epochs,
+    ImageFiles,
+    LabelFiles,
+    Labels,
+    Minutes,
+    Net,
+    PlanFile,
+    Protocol,
+    Seed,
+    make_plan,
+)
 from napari_unetseg.errors import PlanError, UnetSegError
 from napari_unetseg.events import Control
 
@@ -164,20 +178,20 @@ def _net_row(net: dict[str, Any]) -> list[str]:
 
 @app.command()
 def train(
-    data: Annotated[Path | None, typer.Argument(help="Project, or folder with images and labels.")] = None,
+    data: Data = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Model folder to write.")] = Path("model"),
-    net: Annotated[str | None, typer.Option(help="Architecture, see `nets`.")] = None,
-    dims: Annotated[int | None, typer.Option(help="2 for planes, 3 for volumes.", min=2, max=3)] = None,
-    minutes: Annotated[float | None, typer.Option(help="Time budget.", min=0.01)] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs, instead of minutes.", min=1)] = None,
+    net: Net = None,
+    dims: Dims = None,
+    minutes: Minutes = None,
+    epochs: Epochs = None,
     fold: Annotated[int | None, typer.Option(help="Fold to hold out.", min=0)] = None,
     protocol: Protocol = None,
     plan: PlanFile = None,
-    labels: Annotated[str | None, typer.Option(help="What 0 means in label files: mask or annotation.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.", min=0)] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
-    image: Annotated[list[Path] | None, typer.Option(help="Image file; give a --label for each.")] = None,
-    label: Annotated[list[Path] | None, typer.Option(help="Label file of the image given before.")] = None,
+    labels: Labels = None,
+    seed: Seed = None,
+    device: Device = None,
+    image: ImageFiles = None,
+    label: LabelFiles = None,
     start: Annotated[Path | None, typer.Option("--from", help="Model to go on from.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed run was.")] = False,
     as_json: Json = False,

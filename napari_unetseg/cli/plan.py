@@ -9,7 +9,20 @@ from typing import Annotated, Any
 import typer
 
 from napari_unetseg.cli.main import Json, app, paired
-from napari_unetseg.cli.plans import PlanFile, Protocol, make_plan
+from napari_unetseg.cli.plans import (
+    Data,
+    Device,
+    Dims,
+    Epochs,
+    ImageFiles,
+    LabelFiles,
+    Labels,
+    Minutes,
+    Net,
+    PlanFile,
+    Protocol,
+    make_plan,
+)
 from napari_unetseg.io import atomic_write
 
 __all__ = ["plan"]
@@ -17,17 +30,17 @@ __all__ = ["plan"]
 
 @app.command()
 def plan(
-    data: Annotated[Path | None, typer.Argument(help="Project, or folder with images and labels.")] = None,
-    net: Annotated[str | None, typer.Option(help="Architecture, see `nets`.")] = None,
-    dims: Annotated[int | None, typer.Option(help="2 for planes, 3 for volumes.", min=2, max=3)] = None,
-    minutes: Annotated[float | None, typer.Option(help="Time budget.", min=0.01)] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs, instead of minutes.", min=1)] = None,
+    data: Data = None,
+    net: Net = None,
+    dims: Dims = None,
+    minutes: Minutes = None,
+    epochs: Epochs = None,
     protocol: Protocol = None,
     plan: PlanFile = None,
-    labels: Annotated[str | None, typer.Option(help="What 0 means in label files: mask or annotation.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
-    image: Annotated[list[Path] | None, typer.Option(help="Image file; give a --label for each.")] = None,
-    label: Annotated[list[Path] | None, typer.Option(help="Label file of the image given before.")] = None,
+    labels: Labels = None,
+    device: Device = None,
+    image: ImageFiles = None,
+    label: LabelFiles = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File for the plan, to change and train by.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -13,8 +13,33 @@ from napari_unetseg.errors import PlanError
 from napari_unetseg.plan import Plan
 from napari_unetseg.protocols import PROTOCOLS
 
-__all__ = ["PlanFile", "Protocol", "make_plan"]
+__all__ = [
+    "Data",
+    "Device",
+    "Dims",
+    "Epochs",
+    "ImageFiles",
+    "LabelFiles",
+    "Labels",
+    "Minutes",
+    "Net",
+    "PlanFile",
+    "Protocol",
+    "Seed",
+    "make_plan",
+]
 
+# options that `train`, `plan` and `compare` have in common
+Data = Annotated[Path | None, typer.Argument(help="Project, or folder with images and labels.")]
+Net = Annotated[str | None, typer.Option(help="Architecture, see `nets`.")]
+Dims = Annotated[int | None, typer.Option(help="2 for planes, 3 for volumes.", min=2, max=3)]
+Minutes = Annotated[float | None, typer.Option(help="Time budget of a training.", min=0.01)]
+Epochs = Annotated[int | None, typer.Option(help="Epochs of a training, instead of minutes.", min=1)]
+Labels = Annotated[str | None, typer.Option(help="What 0 means in label files: mask or annotation.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", min=0)]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
+ImageFiles = Annotated[list[Path] | None, typer.Option(help="Image file; give a --label for each.")]
+LabelFiles = Annotated[list[Path] | None, typer.Option(help="Label file of the image given before.")]
 PlanFile = Annotated[Path | None, typer.Option("--plan", help="Plan as JSON, or a model.json.")]
 Protocol = Annotated[
     str | None, typer.Option(help=f"Train as a paper did: {', '.join(PROTOCOLS)}. Other options still win.")
