@@ -29,7 +29,7 @@ td.n,th.n{text-align:right}.failed{color:#b00020}.flagged{color:#8a5200}
 """
 _FLAGS = {
     "empty": "nothing found",
-    "uncertain": "the net is undecided over much of what it found",
+    "uncertain": "the net is more undecided over what it found than in the other files",
     "unlike": "unlike the images the model was trained on",
 }
 
@@ -60,6 +60,7 @@ def _page(folder: Path, entries: Sequence[Mapping[str, Any]], run: Mapping[str, 
             '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
             f"<title>{_text(title)}</title><style>{_STYLE}</style><h1>{_text(title)}</h1>",
             f'<div class="facts">{"".join(_facts(entries, run))}</div>',
+            f"<p>{_text(run['undecided'])}</p>" if run.get("undecided") else "",
             f'<h2>Worst first{some}</h2><div class="sheet">',
             *(_figure(entry, folder) for entry in pictured),
             f"</div><h2>{_listed(len(entries))}</h2>",

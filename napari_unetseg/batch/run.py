@@ -21,9 +21,9 @@ from napari_unetseg.batch.local import Step, run_here
 from napari_unetseg.batch.lock import only_run
 from napari_unetseg.batch.objects import gather_objects
 from napari_unetseg.batch.outputs import Cluster, Job, Outputs
-from napari_unetseg.batch.quality import worst_first
+from napari_unetseg.batch.quality import Doubts, undecided, worst_first
 from napari_unetseg.batch.report import write_report
-from napari_unetseg.batch.tables import rows_of, write_run, write_table
+from napari_unetseg.batch.tables import append_rows, rows_of, write_run, write_table
 from napari_unetseg.batch.thumbnails import contact_sheet
 from napari_unetseg.batch.undo import keep_before
 from napari_unetseg.batch.work import Entry, Segmenter, keep
@@ -128,6 +128,7 @@ class _Run:
         self.targets = place_masks(self.files, folder, written, segmenter.outputs.nameless)
         self.jobs: list[Job] = []
         self.rows: dict[Path, Entry] = {}
+        self._doubts = Doubts()
         self._total = len(self.files)
         self._begin = time.monotonic()
         self._computed = 0
@@ -160,12 +161,15 @@ class _Run:
     def follow(self, steps: Iterable[Step]) -> Generator[Event, None, None]:
         """Keep the rows that come in, and pass on the other events."""
         self._begin = time.monotonic()
+        if self.jobs:  # what is killed before its end leaves a table too, in the order in which files were done
+            write_table(self.folder, [row for entry in self.rows.values() for row in rows_of(entry, self.folder)])
         try:
             for step in steps:
                 if isinstance(step, tuple):
                     job, entry = step
                     self._computed += 1
                     whole = self.ledger.add(job.file, entry)
+                    append_rows(self.folder, rows_of(whole, self.folder))
                     yield self._done(job.file, whole, whole["status"], whole["seconds"])
                 else:
                     yield step
@@ -176,7 +180,7 @@ class _Run:
             ) from error
 
     def _done(self, file: Path, entry: Mapping[str, Any], status: str, seconds: float) -> FileDone:
-        self.rows[file] = dict(entry)
+        self.rows[file] = entry = self._doubts.flagged(entry)
         passed = max(1e-9, time.monotonic() - self._begin)
         rate = self._computed / passed
         left = (len(self.jobs) - self._computed) / rate if rate else float("nan")
@@ -196,11 +200,12 @@ class _Run:
 
     def close(self) -> list[dict[str, Any]]:
         """Write table, report and contact sheet; returns the rows of the table."""
-        entries = [self.rows[file] for file in self.files if file in self.rows]
+        entries = self._doubts.settled(self.rows[file] for file in self.files if file in self.rows)
         seconds = time.monotonic() - self._begin
         facts: dict[str, Any] = {"computed": self._computed, "seconds": round(seconds, 1)}
         if self._computed:
             facts["files_a_second"] = round(self._computed / max(seconds, 1e-9), 2)
+        facts["undecided"] = undecided(entry.get("doubt") for entry in entries)
         self.ledger.tidy()
         rows = [row for entry in entries for row in rows_of(entry, self.folder)]
         write_table(self.folder, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -14,7 +15,7 @@ import napari_unetseg
 from napari_unetseg.batch.work import Segmenter
 from napari_unetseg.io import atomic_write
 
-__all__ = ["COLUMNS", "rows_of", "write_run", "write_table"]
+__all__ = ["COLUMNS", "append_rows", "rows_of", "write_run", "write_table"]
 
 COLUMNS = (
     "file", "class", "voxels", "size", "unit", "components", "status", "error", "seconds", "mask", "flags", "doubt",
@@ -45,6 +46,15 @@ def write_table(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             writer.writerows(rows)
 
     atomic_write(folder / "table.csv", fill)
+
+
+def append_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add rows at the end of ``table.csv``; it is written anew at the end of the run, so that none is ever missing."""
+    with (
+        contextlib.suppress(OSError),  # somebody may be looking at it
+        (folder / "table.csv").open("a", newline="", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
+        csv.DictWriter(stream, COLUMNS).writerows(rows)
 
 
 def write_run(

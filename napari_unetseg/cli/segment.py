@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from napari_unetseg.cli import terminal
 from napari_unetseg.cli.main import Json, app
 from napari_unetseg.errors import PlanError
-from napari_unetseg.events import Control
+from napari_unetseg.events import Control, Event, FileDone, Running
 
 __all__ = ["read_size", "segment", "spell_out"]
+
+R = TypeVar("R")
 
 HERE = "here"
 _ADDRESS = re.compile(r"[a-z]+://.+|[\w.-]+:\d+")
@@ -63,19 +65,42 @@ def segment(
     events = segment_folder.events(
         inputs, model, out, wanted, control=control, failed_only=failed_only, cluster=cluster
     )
-    rows = terminal.run(events, control)
+    before: set[str] = set()
+    rows = terminal.run(_left_alone(events, before), control)
     files = {row["file"]: row for row in rows}
     failed = sum(row["status"] == "failed" for row in files.values())
-    flagged = sum(bool(row["flags"]) for row in files.values())
     if as_json:
-        found = {"out": str(out), "files": len(files), "failed": failed, "flagged": flagged, "rows": rows}
-        print(json.dumps(found, indent=1, default=str))
+        flagged = sum(bool(row["flags"]) for row in files.values())
+        found = {"out": str(out), "files": len(files), "before": len(before), "failed": failed, "flagged": flagged}
+        print(json.dumps({**found, "rows": rows}, indent=1, default=str))
     else:
-        print(f"{len(files) - failed} of {len(files)} files segmented; masks and table.csv are in {out}")
-        if flagged:
-            print(f"{flagged} of them deserve a look: {out / 'report.html'} shows the worst first.")
+        for line in _said(files, failed, len(before), out):
+            print(line)
     if failed:
         raise typer.Exit(1 if failed < len(files) else 2)
+
+
+def _left_alone(events: Generator[Event, None, R], files: set[str]) -> Generator[Event, None, R]:
+    """The same events; the files that an earlier run, or somebody by hand, had done are added to `files`."""
+    run = Running(events)
+    for event in run:
+        if isinstance(event, FileDone) and event.status in ("skipped", "kept"):
+            files.add(event.file)
+        yield event
+    return run.result
+
+
+def _said(files: Mapping[str, Mapping[str, Any]], failed: int, before: int, out: Path) -> Iterator[str]:
+    """What the command says at its end."""
+    from napari_unetseg.batch.quality import undecided
+
+    earlier = f" now, {before} before" if before else ""
+    done = len(files) - failed - before
+    yield f"{done} of {len(files)} files segmented{earlier}; masks and table.csv are in {out}"
+    if flagged := sum(bool(row["flags"]) for row in files.values()):
+        yield f"{flagged} of them deserve a look: {out / 'report.html'} shows the worst first."
+    if sentence := undecided(row["doubt"] or None for row in files.values()):
+        yield sentence
 
 
 def read_size(text: str) -> int:

@@ -11,7 +11,7 @@ from tiny import blobs
 
 import napari_unetseg as nus
 from napari_unetseg.batch import segment_folder
-from napari_unetseg.batch.quality import look_at, worst_first
+from napari_unetseg.batch.quality import Doubts, look_at, undecided, worst_first
 from napari_unetseg.batch.report import write_report
 from napari_unetseg.batch.run import SHEET
 from napari_unetseg.nets import Model
@@ -25,7 +25,7 @@ def test_sure_undecided_and_empty(model):
     image = nus.Volume(np.zeros((1, 20, 20), np.uint8))
     disc = np.zeros((20, 20))
     disc[5:15, 5:15] = 1
-    for p, flags in ((0.99 * disc, []), (0.55 * disc, ["uncertain"]), (0.02 + 0 * disc, ["empty"])):
+    for p, flags in ((0.99 * disc, []), (0.55 * disc, []), (0.02 + 0 * disc, ["empty"])):
         found = look_at(probability(p), (p > 0.5).astype(np.uint8), image, model)
         assert found["flags"] == flags, found
     assert look_at(probability(0.55 * disc), disc, image, model)["doubt"] > 0.9
@@ -49,6 +49,32 @@ def test_an_image_unlike_those_learned_from_is_flagged(tmp_path):
     assert {name: "unlike" in flag for name, flag in flags.items()} == {
         "alike.tif": False, "coarse.tif": True, "noise.tif": True,
     }  # fmt: skip
+
+
+def test_a_file_is_uncertain_among_others_of_its_run():
+    def flagged(*doubts):
+        known, rows = Doubts(), [{"doubt": doubt, "flags": ["unlike"]} for doubt in doubts]
+        live = [known.flagged(row) for row in rows]
+        return [
+            [i for i, row in enumerate(rows) if "uncertain" in row["flags"]] for rows in (live, known.settled(rows))
+        ]
+
+    few = flagged(0.7, 0.4, 0.6)
+    assert few == [[0, 2]] * 2  # of three files none stands out: each by itself
+    short = (0.7, 0.72, 0.69, 0.71, 0.9, 0.7, 0.68, 0.71)
+    assert flagged(*short)[1] == [4]
+    assert 4 in flagged(*short)[0]
+    assert flagged(*(0.1 * doubt for doubt in short))[1] == []  # a model that is sure is sure of all
+    assert flagged(*[0.8] * 20)[1] == []
+    assert flagged(0.6, None, 0.6, 0.6, 0.6, None, 0.95)[1] == [6]
+    old = {"doubt": 0.1, "flags": ["empty", "uncertain"]}  # of a ledger that flagged otherwise
+    assert Doubts().flagged(old)["flags"] == ["empty"]
+
+
+def test_a_model_that_is_undecided_over_most_files_is_said_to_be():
+    assert undecided([0.1, None, 0.2, 0.9]) == ""
+    assert undecided([]) == ""
+    assert "median doubt 0.80 of 1" in undecided([0.7, 0.8, None, 0.9])
 
 
 def test_worst_first():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,8 +55,29 @@ def test_killed_and_run_again_there_is_one_row_a_file(model, many, tmp_path):
         assert sorted(row["file"][-7:-4] for row in found if row["status"] == "failed") == ["007", "019"]
     assert len({row["mask"] for row in rows if row["mask"]}) == 28
     good = [path.name for path in folder.rglob("*.tif") if path.name not in ("007.tif", "019.tif")]
-    assert sorted(path.name for path in out.rglob("*.tif")) == sorted(good)
+    assert sorted(path.name for path in out.rglob("*.tif") if ".before" not in path.parts) == sorted(good)
     assert not (out / ".started.jsonl").exists()
+
+
+def test_a_run_that_is_broken_off_leaves_a_table_of_what_it_did(model, many, tmp_path):
+    folder, out = many(6), tmp_path / "out"
+    segment_folder(folder / "series-0", model, out)
+    done = 0
+    run = segment_folder.events(folder, model, out)
+    for event in run:  # each row is there as soon as its file is said to be over
+        done += isinstance(event, FileDone)
+        if done == 5:
+            break
+    with (out / "table.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len({row["file"] for row in rows}) == 5
+    assert {row["status"] for row in rows} == {"done"}
+    run.close()
+    segment_folder(folder, model, out)
+    with (out / "table.csv").open(newline="") as stream:
+        assert [Path(row["file"]).name for row in csv.DictReader(stream)] == [
+            "000.tif", "002.tif", "004.tif", "001.tif", "003.tif", "005.tif",
+        ]  # fmt: skip
 
 
 def test_a_mask_written_just_before_a_kill_is_written_again_under_its_name(model, many, tmp_path):
