@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import time
 
 import numpy as np
 import pytest
@@ -101,13 +100,6 @@ def test_a_plane_is_tried_as_part_of_its_volume(args, bench, monkeypatch):
     tried = do("preview_post", {**args, "steps": steps, "index": 4}, bench)
     np.testing.assert_array_equal(np.load(tried["mask"]), apply_steps(raw[3:6], steps, (2.0, 0.5, 0.5))[1])
     assert tried["note"] == "Tried on planes 3 to 5; the whole volume follows."
-
-
-def test_a_slider_is_answered_at_once(args, bench):
-    say(bench, args, speckled(2, (1024, 1024)))
-    begin = time.perf_counter()
-    do("preview_post", {**args, "steps": SPLIT[:1]}, bench)
-    assert time.perf_counter() - begin < 0.3
 
 
 def test_steps_that_cannot_be_are_refused_before_the_net_runs(args, bench):

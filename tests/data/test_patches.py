@@ -121,9 +121,9 @@ def test_a_draw_costs_the_patch_not_the_image():
     small, large = (PatchSampler([strokes("a", shape)], (32, 32), 3) for shape in ((64, 64), (40, 700, 700)))
 
     def seconds(sampler):
-        start = time.perf_counter()
+        start = time.process_time()  # other programs do not count
         sampler.draw(50)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     assert min(seconds(large) for _ in range(3)) < 10 * min(seconds(small) for _ in range(3)) + 0.02
 

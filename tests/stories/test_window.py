@@ -137,7 +137,7 @@ def test_scribble_train_correct_retrain_segment_and_come_back(tmp_path, open_win
     hand.click(bench.train.train)
     active = viewer.layers.selection.active
     mask = bench.context.bridge.mask
-    qtbot.waitUntil(lambda: space.stage == "training", timeout=5000)
+    qtbot.waitUntil(lambda: space.stage == "training", timeout=60_000)
     qtbot.waitUntil(lambda: space.preview is not None, timeout=120_000)
     assert space.preview.case == second
     assert viewer.layers.selection.active is active
@@ -151,7 +151,7 @@ def test_scribble_train_correct_retrain_segment_and_come_back(tmp_path, open_win
     # stop: the best model so far is kept, its score says on what it was measured, its mask is shown
     qtbot.waitUntil(lambda: len(space.curves.validations) >= 1, timeout=120_000)
     hand.click(bench.train.stop)
-    qtbot.waitUntil(lambda: space.stage != "training", timeout=10_000)
+    qtbot.waitUntil(lambda: space.stage != "training", timeout=60_000)
     wait_idle(qtbot, bench)
     assert len(space.rounds) == 1
     scores = space.rounds[0].scores
@@ -172,7 +172,7 @@ def test_scribble_train_correct_retrain_segment_and_come_back(tmp_path, open_win
     space.change_plan(training={"minutes": 0.15})
     bench.show_step(bench.train)
     hand.click(bench.train.train)
-    qtbot.waitUntil(lambda: space.stage == "training", timeout=5000)
+    qtbot.waitUntil(lambda: space.stage == "training", timeout=60_000)
     qtbot.waitUntil(lambda: len(space.rounds) == 2, timeout=120_000)
     wait_idle(qtbot, bench)
     assert len(space.corrections) == 1, "the new strokes were scored before they were learned"
@@ -181,7 +181,7 @@ def test_scribble_train_correct_retrain_segment_and_come_back(tmp_path, open_win
     # accept: strokes overrule the net, the mask lies on the image's grid
     bench.show_step(bench.review)
     hand.click(bench.review.accept)
-    qtbot.waitUntil(lambda: space.accepted, timeout=20_000)  # it is written aside
+    qtbot.waitUntil(lambda: space.accepted, timeout=60_000)  # it is written aside
     strokes = bench.context.bridge.annotation.data
     saved = space.project.mask(second)
     assert (saved.data[strokes == 2] == 1).all()
@@ -198,7 +198,7 @@ def test_scribble_train_correct_retrain_segment_and_come_back(tmp_path, open_win
     bench.folder.inputs.setText(str(folder))
     bench.folder.out.setText(str(out))
     hand.click(bench.folder.segment)
-    qtbot.waitUntil(lambda: space.stage == "segmenting", timeout=5000)
+    qtbot.waitUntil(lambda: space.stage == "segmenting", timeout=60_000)
     qtbot.waitUntil(lambda: space.stage == "idle", timeout=90_000)
     assert sorted(row["status"] for row in space.folder_rows) == ["done", "done", "done", "failed"]
     assert bench.folder.rows.topLevelItem(0).text(0) == "broken.tif"
@@ -235,7 +235,7 @@ def test_a_killed_worker_costs_a_message_and_no_stroke(tmp_path, open_window, qt
     hand.click(bench.train.train)
     qtbot.waitUntil(lambda: len(bench.workspace.curves.steps) > 0, timeout=120_000)
     os.kill(bench.jobs.engine.facts["pid"], getattr(signal, "SIGKILL", signal.SIGTERM))
-    qtbot.waitUntil(lambda: bench.workspace.stage == "idle", timeout=20_000)
+    qtbot.waitUntil(lambda: bench.workspace.stage == "idle", timeout=60_000)
     assert "safe" in bench.status.text()
     assert np.array_equal(bench.workspace.annotation(), strokes)
     qtbot.waitUntil(lambda: bench.jobs.engine.ready, timeout=90_000)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -85,24 +82,27 @@ def test_the_step_kept_is_in_the_facts_and_in_the_history(project, tmp_path):
     assert [row["step"] for row in model.history if row.get("kept")] == [kept.step]
 
 
-def _stop_within(seconds, control, run):
-    """Run to the end on this thread, stop after a while from another; seconds from the stop to the end."""
-    begun = []
-
-    def stop():
-        begun.append(time.monotonic())
-        control.stop()
-
-    timer = threading.Timer(seconds, stop)
-    timer.start()
+def _after_stop(at, run, control, calls):
+    """Run to the end with a stop at call number `at` of what `calls` counts; calls that came after it."""
+    calls.stop_at = (at, control)
     try:
         for _ in run:
             pass
     except Stopped:
         pass
-    finally:
-        timer.cancel()
-    return time.monotonic() - begun[0]
+    return calls.number - at
+
+
+class Calls:
+    """Counts calls, and says stop in the middle of one, as a person does from another thread."""
+
+    def __init__(self):
+        self.number, self.stop_at = 0, (0, Control())
+
+    def __call__(self, *_):
+        self.number += 1
+        if self.number == self.stop_at[0]:
+            self.stop_at[1].stop()
 
 
 @pytest.fixture(scope="module")
@@ -110,34 +110,41 @@ def folder(tmp_path_factory):
     return folder_of_blobs(tmp_path_factory.mktemp("blobs"), number=4, shape=(96, 96))
 
 
-def test_stops_in_the_middle_of_a_long_step(folder, monkeypatch):
-    """One step, forward or backward, would take many seconds: layers are slowed down."""
-
-    def slow(module, args, output):
-        time.sleep(0.05)
+def test_stops_in_the_middle_of_a_step(folder):
+    def count(module, args, output):
+        calls()
         if isinstance(output, torch.Tensor) and output.requires_grad:
-            output.register_hook(lambda gradient: time.sleep(0.15))
+            output.register_hook(calls)
 
-    handle = torch.nn.modules.module.register_module_forward_hook(slow)
+    def begin():
+        control, steps = Control(), []
+        run = fine_tune.events(folder, quick(), control=control)
+        next(run)  # planned, and the processor probed
+        calls.number = 0
+        return run, control, steps
+
+    calls = Calls()
+    handle = torch.nn.modules.module.register_module_forward_hook(count)
     try:
-        for after in (0.8, 2.5):  # within the forward, within the backward pass
-            control, steps = Control(), []
-            run = fine_tune.events(folder, quick(), control=control)
-            next(run)
-            took = _stop_within(after, control, (steps.append(e) for e in run))
-            assert took < 1.0
+        run, _, _ = begin()
+        next(event for event in run if isinstance(event, StepDone))
+        run.close()
+        whole = calls.number
+        for share in (0.2, 0.8):  # within the forward, within the backward pass
+            run, control, steps = begin()
+            left = _after_stop(int(share * whole), (steps.append(e) for e in run), control, calls)
+            assert left <= 0.1 * whole
             assert not [e for e in steps if isinstance(e, StepDone)]
     finally:
         handle.remove()
 
 
 def test_stops_while_images_are_read_and_prepared(folder, monkeypatch):
-    real = job.prepare
+    real, calls, control = job.prepare, Calls(), Control()
 
-    def slow(*args):
-        time.sleep(0.4)
+    def counted(*args):
+        calls()
         return real(*args)
 
-    monkeypatch.setattr(job, "prepare", slow)
-    control = Control()
-    assert _stop_within(0.3, control, fine_tune.events(folder, quick(), control=control)) < 1.0
+    monkeypatch.setattr(job, "prepare", counted)
+    assert _after_stop(2, fine_tune.events(folder, quick(), control=control), control, calls) == 0

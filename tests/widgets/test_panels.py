@@ -199,8 +199,8 @@ def test_training_shows_curves_time_and_score(bench, jobs, tmp_path, qtbot):
         {"object": 0.5, "class 2": 0.7}, {"object": 0.66, "class 2": 0.82}, "2 held-out images", ("a",), 900
     )
     jobs.tell("Validated", step=20, scores=scores.to_dict(), best=True, seconds=20.0)
-    qtbot.waitUntil(lambda: len(bench.train.curves.training.loss.listDataItems()) == 2, timeout=2000)
-    qtbot.waitUntil(lambda: len(bench.train.curves.training.score.listDataItems()) == 2, timeout=2000)
+    qtbot.waitUntil(lambda: len(bench.train.curves.training.loss.listDataItems()) == 2, timeout=60_000)
+    qtbot.waitUntil(lambda: len(bench.train.curves.training.score.listDataItems()) == 2, timeout=60_000)
     assert "left" in bench.train.bar.text()
     click(bench.train.stop)
     assert jobs.stopped
@@ -249,7 +249,7 @@ def test_a_click_on_train_is_not_lost_while_a_mask_is_computed(bench, jobs, qtbo
     finish_round(bench, jobs, "2 held-out images", 900, ("a", "b"))
     jobs.tell("Failed", message="It was stopped.", hint="", stopped=True)
     bench.images.go_to("plane-b")
-    qtbot.waitUntil(lambda: bench.workspace.stage == "predicting", timeout=2000)
+    qtbot.waitUntil(lambda: bench.workspace.stage == "predicting", timeout=60_000)
     assert bench.train.train.isEnabled()
     assert bench.train.picker.isEnabled()
     click(bench.train.train)
@@ -301,12 +301,12 @@ def test_the_column_goes_where_the_user_goes_on(bench, jobs, qtbot):
     path = bench.workspace.project.path
     bench.workspace.close_project()
     bench.images.open_project(str(path))
-    qtbot.waitUntil(lambda: in_view(bench, bench.annotate.classes[0]), timeout=2000)
+    qtbot.waitUntil(lambda: in_view(bench, bench.annotate.classes[0]), timeout=60_000)
     strokes(bench)
     click(bench.train.train)
-    qtbot.waitUntil(lambda: in_view(bench, bench.train.stop), timeout=2000)
+    qtbot.waitUntil(lambda: in_view(bench, bench.train.stop), timeout=60_000)
     finish_round(bench, jobs, "strokes of 1 held-out image", 40, ("a",))
-    qtbot.waitUntil(lambda: in_view(bench, bench.review.accept), timeout=2000)
+    qtbot.waitUntil(lambda: in_view(bench, bench.review.accept), timeout=60_000)
     assert in_view(bench, bench.review.correct)
 
 
