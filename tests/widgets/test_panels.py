@@ -410,7 +410,8 @@ def test_two_workbenches_in_one_window_do_not_meddle(bench, qtbot, jobs, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(float("nan"), ""), (5, "5 s"), (75, "1 min 15 s"), (119.7, "2 min"), (1800, "30 min"), (7260, "2 h 01 min")]
+    ("seconds", "words"),
+    [(float("nan"), ""), (5, "5 s"), (75, "1 min 15 s"), (119.7, "2 min"), (1800, "30 min"), (7260, "2 h 01 min")],
 )
 def test_durations_read_well(seconds, words):
     assert duration(seconds) == words
