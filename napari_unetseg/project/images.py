@@ -60,7 +60,7 @@ class ProjectImages(ProjectFolder):
         with self._mutex:
             known = {entry.absolute: case for case, entry in {**self._doc.removed, **self._doc.cases}.items()}
             if (case := known.get(str(source))) is not None:
-                self._restore(case)
+                self.restore(case)
                 if group is not None:
                     self.set_group(case, group)
                 return case
@@ -140,7 +140,7 @@ class ProjectImages(ProjectFolder):
                 return path
         raise ProjectError(
             f"The image of {case} is missing: {near or entry.absolute}.",
-            hint="Put it back there, tell the project where it is now (relink), or remove it; its strokes are kept.",
+            hint="Put it back there, add it from where it is now (in Python: relink), or remove it; its strokes stay.",
         )
 
     def image(self, case: str) -> Volume:
@@ -194,7 +194,8 @@ class ProjectImages(ProjectFolder):
         strays = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         return strays.union(self._doc.cases, self._doc.removed)
 
-    def _restore(self, case: str) -> None:
+    def restore(self, case: str) -> None:
+        """Undo `remove`; harmless when it was not removed."""
         if case in self._doc.removed:
             removed = {name: entry for name, entry in self._doc.removed.items() if name != case}
             cases = {**self._doc.cases, case: self._doc.removed[case]}

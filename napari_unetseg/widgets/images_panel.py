@@ -63,15 +63,17 @@ class ImagesPanel(Panel):
             "series, the time on screen",
         )
         self.remove = Action("Remove", "Take the chosen image out of the project; its file is not touched")
+        self.undo_remove = Action("Undo remove", "Take it back into the project, with its strokes")
         self.add_files.clicked.connect(self.ask_files)
         self.add_layers.clicked.connect(self.take_open_layers)
         self.remove.clicked.connect(lambda: context.do(workspace.remove_case, workspace.case))
+        self.undo_remove.clicked.connect(lambda: context.do(workspace.undo_remove))
         self._projects = Actions(self.new, self.open, self.sample, stretch=(1, 1, 1))
         self._files = Actions(self.add_files, self.add_layers, self.remove, stretch=(1, 1, 0))
         self.lost = label("", "warning")
         self.add(self.project_name, self.project_path, self.lost, Actions(self.go_on), self._projects)
         self.add(self.locked, self._unlock)
-        self.add(self.list, self._files)
+        self.add(self.list, self._files, Actions(self.undo_remove))
         workspace.project_changed.connect(self._on_project)
         workspace.cases_changed.connect(self._fill)
         workspace.case_changed.connect(self._mark)
@@ -285,6 +287,9 @@ class ImagesPanel(Panel):
         self._refresh_layers()
         self.add_files.set_why(workspace.why_not("add_images"))
         self.remove.set_why(workspace.why_not("annotate"))
+        self.undo_remove.setVisible(bool(workspace.removed))
+        self.undo_remove.setText(f"Undo remove {workspace.removed[-1]}" if workspace.removed else "Undo remove")
+        self.undo_remove.set_why(workspace.why_not("undo_remove") if workspace.removed else "")
         if workspace.project is None:
             return
         painted = set(workspace.annotated)

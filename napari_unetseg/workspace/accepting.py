@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from napari_unetseg.data.annotation import overrule
-from napari_unetseg.errors import PlanError
+from napari_unetseg.errors import PlanError, UnetSegError
 from napari_unetseg.io import atomic_write
 from napari_unetseg.project import Project
 from napari_unetseg.volume import LabelVolume
@@ -102,8 +102,13 @@ class Accepting(Folders):
 
     def select_case(self, case: str | None) -> None:
         """Take another image in hand."""
+        before = self.accepted_parts, self._bare, self._put
         self.accepted_parts, self._bare, self._put = (), None, None
-        super().select_case(case)
+        try:
+            super().select_case(case)
+        except UnetSegError:  # the image before stays in hand
+            self.accepted_parts, self._bare, self._put = before
+            raise
         self.accepted_parts = _read_parts(self._open, case) if case is not None else ()
         self.actions_changed.emit()
 

@@ -13,7 +13,7 @@ import numpy as np
 from psygnal import Signal
 
 from napari_unetseg.errors import UnetSegError
-from napari_unetseg.io import read
+from napari_unetseg.io import read, stem
 from napari_unetseg.metrics.forecast import Correction, Forecast
 from napari_unetseg.plan import Plan
 from napari_unetseg.project import Project
@@ -79,6 +79,7 @@ class Desk:
         self.folder_rows: tuple[dict[str, Any], ...] = ()
         self.comparison: dict[str, Any] | None = None
         self.saving = False  # whether a mask is being written
+        self.removed: tuple[str, ...] = ()  # images taken out of the project, the last of them last
 
     # -- the project ------------------------------------------------------------------------------------------
 
@@ -136,7 +137,7 @@ class Desk:
         project.close()
         self._memory = {}
         self.curves, self.corrections, self.folder_rows, self.rounds = Curves(), (), (), ()
-        self.forecast, self.saving = Forecast(0), False
+        self.forecast, self.saving, self.removed = Forecast(0), False, ()
         self._tell_everything()
 
     def _hold(self, project: Project) -> None:
@@ -151,11 +152,8 @@ class Desk:
                 logger.warning("The plan of the last session is not used: %s", error)
         last = self.recall("case")
         self._tell_everything()
-        if self.cases:
-            try:
-                self.select_case(last if last in self.cases else self.cases[0])
-            except UnetSegError as error:  # an image that was moved is no reason to keep the project shut
-                self.message.emit(Message(error.message, error.hint, "error"))
+        if self.cases:  # an image that was moved is no reason to keep the project shut
+            self._select_any(sorted(self.cases, key=lambda case: case != last))
         if project.crashed:
             self.message.emit(recovered(project))
 
@@ -186,16 +184,38 @@ class Desk:
     # -- images and classes -----------------------------------------------------------------------------------
 
     def add_images(self, paths: Sequence[str | Path], *, copy: bool = False) -> list[str]:
-        """Add image files; one that cannot be read or learned from is named in a message, and the others are added."""
+        """Add image files; one that cannot be read or learned from is named in a message, and the others are added.
+
+        A file like an image of the project that is missing is that image, moved: its strokes are on it again.
+        """
         project, added = self._ready("add_images"), []
         doubts: dict[str, list[str]] = {}
         for path in paths:
             try:
-                doubts.setdefault(check_picture(Path(path).name, read(path)), []).append(Path(path).name)
-                added.append(project.add(path, copy=copy))
+                picture = read(path)
+                doubts.setdefault(check_picture(Path(path).name, picture), []).append(Path(path).name)
+                if (case := self._missing_like(path, picture)) is not None:
+                    self._relink(case, path)
+                else:
+                    added.append(project.add(path, copy=copy))
             except UnetSegError as error:
                 self.message.emit(Message(error.message, error.hint, "error"))
         return self._added(added, doubts)
+
+    def _missing_like(self, path: str | Path, picture: Volume) -> str | None:
+        """Image of the project whose file is gone, with the name and the shape of this one."""
+        for case in self.cases:
+            if case == stem(path) and self._open.shape(case) == picture.shape:
+                try:
+                    self._open.image_path(case)
+                except UnetSegError:
+                    return case
+        return None
+
+    def _relink(self, case: str, path: str | Path) -> None:
+        self._open.relink(case, path)
+        self.message.emit(Message(f"{case} was missing and is found again; its strokes are on it."))
+        self.select_case(case)
 
     def add_array(self, name: str, volume: Volume) -> str:
         """Add an image that is open already, ``(C, [Z,] Y, X)``; it is kept inside the project."""
@@ -216,11 +236,20 @@ class Desk:
         """Take an image out of the project."""
         project = self._ready("add_images")
         project.remove(case)
+        self.removed = (*self.removed, case)
         self._ink.forget(case)
         if case == self.case:
-            self.select_case(self.cases[0] if self.cases else None)
+            self._select_any(self.cases)
         self.cases_changed.emit(self.cases)
         self.actions_changed.emit()
+
+    def undo_remove(self) -> None:
+        """Take the last image that was taken out back into the project, with its strokes."""
+        project, case = self._ready("undo_remove"), self.removed[-1]
+        project.restore(case)
+        self.removed = self.removed[:-1]
+        self.cases_changed.emit(self.cases)
+        self.select_case(case)
 
     def set_classes(self, names: Sequence[str], colours: Sequence[str] | None = None) -> None:
         """Rename, recolour or add classes; a class that has strokes cannot be removed."""
@@ -243,7 +272,17 @@ class Desk:
         """Go `step` images further, round and round."""
         self._ready("next")
         here = self.cases.index(self.case) if self.case in self.cases else -1
-        self.select_case(self.cases[(here + step) % len(self.cases)])
+        count = len(self.cases)
+        self._select_any([self.cases[(here + step * turn) % count] for turn in range(1, count + 1)])
+
+    def _select_any(self, cases: Sequence[str]) -> None:
+        """Take the first of these images in hand that can be read; those that cannot are named in a message."""
+        for case in cases:
+            try:
+                return self.select_case(case)
+            except UnetSegError as error:
+                self.message.emit(Message(error.message, error.hint, "error"))
+        return self.select_case(None)
 
     def image(self) -> Volume | None:
         """Image of the case in hand."""

@@ -90,7 +90,8 @@ class FirstAnswer:
         if workspace.stage == "training":
             return {"": "", "instant": "instant"}.get(workspace.leader, "net")
         if workspace.prediction is not None:
-            return "saved" if workspace.accepted else "net"
+            net = "instant" if any(one.current and one.net == "instant" for one in workspace.rounds) else "net"
+            return "saved" if workspace.accepted else net
         shown = workspace.preview
         return "instant" if shown is not None and shown is self._shown else ""
 
@@ -105,7 +106,7 @@ class FirstAnswer:
             return f"{workspace.title_of(workspace.leader)} answers."
         if self.who == "saved":
             return "This mask is accepted and saved."
-        if self.who == "net":
+        if workspace.prediction is not None:
             current = next((one for one in workspace.rounds if one.current), None)
             if current is None:
                 return "A trained net answers."

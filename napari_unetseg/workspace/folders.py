@@ -133,6 +133,7 @@ class Folders(Comparing):
         last = self._sent_back.pop()
         if last.added in self.cases:
             self.remove_case(last.added)
+            self.removed = self.removed[:-1]  # it is sent back again rather than restored
         if last.before in self.cases:
             self.select_case(last.before)
         self.actions_changed.emit()

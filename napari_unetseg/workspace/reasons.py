@@ -47,6 +47,11 @@ def _add(w: Desk) -> str:
     return _project(w) or _read_only(w)
 
 
+@REASONS.register("undo_remove")
+def _undo_remove(w: Desk) -> str:
+    return _add(w) or ("" if w.removed else "No image was taken out of the project.")
+
+
 @REASONS.register("annotate")
 def _annotate(w: Desk) -> str:
     return _case(w) or _read_only(w)

@@ -31,6 +31,7 @@ __all__ = [
 
 ACTIONS = (
     "add_images",
+    "undo_remove",
     "annotate",
     "train",
     "resume",
