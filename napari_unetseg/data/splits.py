@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from napari_unetseg.data.dataset import Case, Dataset, Sample
 from napari_unetseg.errors import AnnotationError, PlanError
 from napari_unetseg.plan import DataPlan
 
-__all__ = ["Part", "Split", "split"]
+__all__ = ["Part", "Split", "describe_heldout", "said_of", "split"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,9 @@ class Split:
     rule: str
 
 
-def split(dataset: Dataset, plan: DataPlan = DataPlan(), seed: int = 0) -> Split:
+def split(
+    dataset: Dataset, plan: DataPlan = DataPlan(), seed: int = 0, before: Mapping[str, Any] | None = None
+) -> Split:
     """Divide a dataset honestly: never by random patches, never through a group, every class stays in training.
 
     Parameters
@@ -62,6 +65,9 @@ def split(dataset: Dataset, plan: DataPlan = DataPlan(), seed: int = 0) -> Split
         groups. Cases in a group called ``held-out`` are always held out.
     seed : int
         Chooses the groups.
+    before : mapping, optional
+        Facts of the model that is gone on from. What was held out from it stays so, for it has learned from the rest;
+        where that cannot be, the rule says that what is held out was seen before.
 
     Raises
     ------
@@ -81,10 +87,17 @@ def split(dataset: Dataset, plan: DataPlan = DataPlan(), seed: int = 0) -> Split
         return _fold(dataset, cases, plan, rng)
     if plan.heldout == 0:
         return Split(tuple(map(Part, cases)), (), "")
+    if before and (again := _as_before(dataset, cases, plan.heldout, before, rng)) is not None:
+        return again
     groups = sorted({case.group for case in cases})
     if len(groups) >= _FEWEST_GROUPS:
-        return _groups(dataset, cases, groups, plan.heldout, rng)
-    return _blocks(dataset, cases, plan.heldout)
+        parts = _groups(dataset, cases, groups, plan.heldout, rng)
+    else:
+        parts = _blocks(dataset, cases, plan.heldout)
+    learned = set(before.get("images") or ()) if before else set()
+    if any(part.name in learned for part in parts.heldout):
+        parts = replace(parts, rule=f"{parts.rule}, seen in an earlier round")
+    return parts
 
 
 def _fold(dataset: Dataset, cases: list[Case], plan: DataPlan, rng: np.random.Generator) -> Split:
@@ -111,6 +124,81 @@ def _fold(dataset: Dataset, cases: list[Case], plan: DataPlan, rng: np.random.Ge
     parts = _whole(cases, held, f"fold {fold} of {number} ({_images(len(held), dataset)})")
     _must_train(dataset, [part.case for part in parts.train])
     return parts
+
+
+def describe_heldout(parts: Split) -> dict[str, Any]:
+    """What is held out, in plain values for the facts of a model: region or None for the whole, by name of the case."""
+    return {
+        part.name: None if part.region is None else [[axis.start, axis.stop] for axis in part.region]
+        for part in parts.heldout
+    }
+
+
+def _as_before(
+    dataset: Dataset, cases: list[Case], share: float, before: Mapping[str, Any], rng: np.random.Generator
+) -> Split | None:
+    """Hold out what was held out before, and more of what is new; None where that leaves too little on one side."""
+    regions = _regions(before.get("held_out"), dataset.ndim)
+    learned = set(before.get("images") or ())
+    whole = {case.group for case in cases if case.name in regions and regions[case.name] is None}
+    blocks = {case.name: region for case in cases if (region := regions.get(case.name)) is not None}
+    if whole and not blocks:
+        groups = sorted({case.group for case in cases})
+        new = [group for group in groups if not any(case.name in learned for case in cases if case.group == group)]
+        new = [new[i] for i in rng.permutation(len(new)) if new[i] not in whole]
+        whole |= set(new[: max(0, min(round(share * len(groups)), len(groups) - 1) - len(whole))])
+    train, held = [], []
+    for case in cases:
+        if case.group in whole:
+            held.append(Part(case))
+        elif (region := blocks.get(case.name)) is not None:
+            held.append(Part(case, region))
+            train.append(Part(case, _beside(region, case.load().target.shape)))
+        else:
+            train.append(Part(case))
+    if not train or not held:
+        return None
+    if dataset.countable:
+        outside, inside = (np.sum([_counted(part, dataset) for part in some], axis=0) for some in (train, held))
+        least = _LEFT * (outside + inside) if blocks else 1 * (inside > 0)
+        if (outside < least).any() or (inside > 0).sum() < (2 if blocks else 1):
+            return None
+    if not blocks:
+        return Split(tuple(train), tuple(held), _held([part.case for part in held], dataset))
+    where = f"of {held[0].name}" if len(held) == 1 else f"of each of {len(held)} images"
+    return Split(tuple(train), tuple(held), f"a held-out part {where}")
+
+
+def _counted(part: Part, dataset: Dataset) -> np.ndarray:
+    if part.region is None:
+        return dataset.counts(part.case)
+    sample = part.load()
+    return count_known(sample.target, sample.known, len(dataset.classes))
+
+
+def _regions(said: Any, ndim: int) -> dict[str, tuple[slice, ...] | None]:
+    """Regions from the facts of a model; of a file that somebody else may have written, so that nothing is believed."""
+    found: dict[str, tuple[slice, ...] | None] = {}
+    for name, pairs in said.items() if isinstance(said, Mapping) else ():
+        if pairs is None:
+            found[name] = None
+        elif isinstance(pairs, list) and len(pairs) == ndim and all(map(_is_range, pairs)):
+            found[name] = tuple(slice(*pair) for pair in pairs)
+    return found
+
+
+def _is_range(pair: Any) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and all(end is None or isinstance(end, int) for end in pair)
+
+
+def _beside(region: tuple[slice, ...], shape: Sequence[int]) -> tuple[slice, ...]:
+    """What is left of an image beside a block at one of its ends, without the margin."""
+    ends = [axis.indices(size)[:2] for axis, size in zip(region, shape, strict=True)]
+    cut = next((axis for axis, end in enumerate(ends) if end != (0, shape[axis])), 0)
+    margin = _margin(shape[cut], planes=len(shape) == 3 and cut == 0)
+    start, stop = ends[cut]
+    left = slice(stop + margin, shape[cut]) if start == 0 else slice(0, max(0, start - margin))
+    return tuple(left if axis == cut else slice(None) for axis in range(len(shape)))
 
 
 def _groups(dataset: Dataset, cases: list[Case], groups: list[str], share: float, rng: np.random.Generator) -> Split:

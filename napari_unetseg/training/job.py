@@ -17,6 +17,7 @@ from napari_unetseg.data import Batch, Dataset, PatchSampler, Prepared, Sample, 
 from napari_unetseg.data.annotation import count_known
 from napari_unetseg.data.augment import Recipe, make_recipe
 from napari_unetseg.data.seen import describe_seen
+from napari_unetseg.data.splits import describe_heldout
 from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute, choose_device
 from napari_unetseg.errors import AnnotationError, ModelError, ReadError
 from napari_unetseg.events import Control, until_stopped
@@ -67,6 +68,7 @@ class Job:
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler(enabled=False))
     viewed: tuple[str, Any] | None = None
     seen: dict[str, Any] = field(default_factory=dict)
+    held_out: dict[str, Any] = field(default_factory=dict)
 
     @property
     def predictor(self) -> Predictor:
@@ -128,9 +130,9 @@ def prepare_job(
     if start is not None and (not plan.given("net", "name") or plan.net.name == start.plan.net.name):
         plan = plan.change(net={**_alone(start.plan.net), **plan.net.model_dump(exclude_unset=True)})
     dataset = data if isinstance(data, Dataset) else load_dataset(data, plan.data, control=control)
-    parts = split(dataset, plan.data, plan.training.seed)
+    parts = split(dataset, plan.data, plan.training.seed, start.facts if start else None)
     samples, unseen = ([part.load() for part in until_stopped(some, control)] for some in (parts.train, parts.heldout))
-    _check_learnable(samples, dataset.classes, control)
+    unlearnable = _check_learnable(samples, dataset.classes, control)
     faded = start is not None and plan.training.teacher is None
     plan, notes = complete_plan(plan, dataset, samples, choose_device(plan.training.device), control=control)
     if faded:
@@ -156,10 +158,11 @@ def prepare_job(
         optimiser=make_optimiser(net, training),
         feed=Feed(sampler, compute.device), scaler=make_scaler(compute.device, compute.precision),
         clock=Clock(plan, steps_per_epoch(plan, [image.target.size for image in train])),
-        notes=(*dataset.notes, *notes, compute.why),
+        notes=(*dataset.notes, *unlearnable, *notes, compute.why),
         anisotropy=spacing[0] / min(spacing[1:]) if plan.net.dims == 3 else 1.0, spacing=tuple(spacing), start=start,
         batch_size=training.batch_size or 1, recipe=make_recipe(training.recipe),
         seen=describe_seen((t.image, s.image.geometry) for t, s in zip(train, samples, strict=True)),
+        held_out=describe_heldout(parts),
     )  # fmt: skip
 
 
@@ -178,7 +181,8 @@ def _alone(spec: NetSpec) -> dict[str, Any]:
     return {**fields, "parts": {name: part for name, part in fields["parts"].items() if name != "instant"}}
 
 
-def _check_learnable(samples: Sequence[Sample], classes: Sequence[str], control: Control) -> None:
+def _check_learnable(samples: Sequence[Sample], classes: Sequence[str], control: Control) -> tuple[str, ...]:
+    """Refuse what nothing can be learned from; a sentence on classes that cannot be learned."""
     blank, counts = [], np.zeros(len(classes), np.int64)
     for sample in until_stopped(samples, control):
         if (sample.image.data == sample.image.data.flat[0]).all():
@@ -197,6 +201,9 @@ def _check_learnable(samples: Sequence[Sample], classes: Sequence[str], control:
             f"Only {seen[0]!r} is labelled in the images to learn from; {', '.join(map(repr, missing))} is not.",
             hint="Label at least two classes, background being one of them.",
         )
+    if not missing:
+        return ()
+    return (f"Nothing to learn from shows {', '.join(map(repr, missing))}: it will not be found in any image.",)
 
 
 def _take_weights(net: nn.Module, start: Model) -> tuple[str, ...]:
@@ -234,13 +241,15 @@ def finish_job(job: Job) -> Model:
         "kept_seconds": round(job.progress.kept[1], 1),
         "device": str(job.compute.device),
         "precision": job.compute.precision,
-        "images": [image.name for image in job.train],
+        "images": list(dict.fromkeys([*_learned(start), *(image.name for image in job.train)])),
+        "held_out": job.held_out,
         "seen": job.seen,
         "notes": list(job.notes),
         "versions": {"napari-unetseg": napari_unetseg.__version__, "torch": torch.__version__},
     }
     if kept == "start" and start is not None:
         net, plan, parents = start.net.cpu(), start.plan, start.parents
+        facts |= {"images": _learned(start), "seen": start.facts.get("seen", {})}
     elif kept == "instant" and (instant := job.lead.instant) is not None:
         scores, plan, net = instant.scores, instant.plan, instant.net.cpu()
         facts |= {"kept_step": 0, "kept_seconds": 0.0}
@@ -252,6 +261,11 @@ def finish_job(job: Job) -> Model:
     if model.scores is not None:
         model.scores = Scores.from_dict({**model.scores.to_dict(), "model": model.id})
     return model
+
+
+def _learned(start: Model | None) -> list[str]:
+    """Images that the model gone on from, and those before it, have learned from."""
+    return list(start.facts.get("images") or ()) if start else []
 
 
 def _mark_kept(progress: Progress) -> None:

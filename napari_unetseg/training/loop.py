@@ -199,6 +199,7 @@ def _try_to_learn(job: Job) -> float | None:
 def _learn(job: Job) -> float:
     """One step on one batch, in parts where memory is short; the weights change at its very end."""
     training, loss = job.plan.training, torch.zeros((), device=job.compute.device)
+    torch.manual_seed(training.seed + job.progress.step)  # dropout too is the same after a kill
     batch = job.feed.take(job.batch_size)
     batch = augment(batch, training.augment, training.seed + job.progress.step, job.anisotropy, job.recipe)
     job.optimiser.zero_grad(set_to_none=True)

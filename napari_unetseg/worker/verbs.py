@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from napari_unetseg.batch import segment_folder, undo_run
-from napari_unetseg.data import Dataset, load_dataset, prepare, said_of, split
+from napari_unetseg.data import Dataset, Split, load_dataset, prepare, said_of, split
 from napari_unetseg.devices import choose_compute, choose_device, describe, limit_threads
 from napari_unetseg.errors import EngineError, Stopped, UnetSegError
 from napari_unetseg.events import Control, Event, Running, TileDone, Validated, View, until_stopped
@@ -201,7 +201,13 @@ def train(args: Args, control: Control, bench: Bench) -> Run:
         control.look(View(view["case"], view.get("index")))
     dataset = load_dataset(open_project(args), plan.data, control=control)
     start, previous = args.get("start"), args.get("previous")
-    before = _score_before(bench.model(previous), dataset, plan, control) if previous and previous != start else None
+    before = None
+    if previous and previous != start:
+        begun = bench.model(start) if start else None
+        facts = begun.facts if begun and begun.plan.net.name != "instant" else None
+        before = _score_before(
+            bench.model(previous), dataset, split(dataset, plan.data, plan.training.seed, facts), control
+        )
     how = {"minutes": args.get("minutes"), "start": start, "folder": folder, "resume": bool(args.get("resume"))}
     run = Running(fine_tune.events(dataset, plan, control=control, **how))
     for event in run:
@@ -211,9 +217,8 @@ def train(args: Args, control: Control, bench: Bench) -> Run:
     return {"model": folder, "scores": plain(run.result.scores), "previous": plain(before)}
 
 
-def _score_before(previous: Model, dataset: Dataset, plan: Plan, control: Control) -> Scores | None:
+def _score_before(previous: Model, dataset: Dataset, parts: Split, control: Control) -> Scores | None:
     """Scores of the model so far on what the new one will be held to; None where the two cannot be compared."""
-    parts = split(dataset, plan.data, plan.training.seed)
     channels = previous.plan.image_channels
     if not parts.heldout or previous.classes != dataset.classes or channels != dataset.in_channels:
         return None

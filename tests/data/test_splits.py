@@ -1,5 +1,6 @@
 """Nothing that is held out was ever near training, and training keeps every class."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from napari_unetseg.data.annotation import count_known
 from napari_unetseg.data.dataset import Case, Dataset, Sample
-from napari_unetseg.data.splits import split
+from napari_unetseg.data.splits import describe_heldout, split
 from napari_unetseg.errors import AnnotationError, PlanError
 from napari_unetseg.plan import DataPlan
 from napari_unetseg.volume import Volume
@@ -184,3 +185,55 @@ def test_a_fold_that_takes_a_class_away_is_refused():
         split(data, DataPlan(fold=1))
     with pytest.raises(PlanError, match="Every image"):
         split(dataset(case("x", checker(9, 9), fold=0)), DataPlan(fold=0))
+
+
+def facts(parts, earlier=()):
+    """What a model trained on a split says of it, as it comes back from a file."""
+    said = {"held_out": describe_heldout(parts), "images": [*earlier, *names(parts.train)]}
+    return json.loads(json.dumps(said))
+
+
+def test_what_was_held_out_stays_so_when_a_model_is_gone_on_from():
+    cases, before, learned = [case(str(i), checker(20, 20)) for i in range(3)], None, set()
+    for number in range(3, 16):
+        done = split(dataset(*cases[:number]), before=before)
+        assert not learned & set(names(done.heldout))
+        assert "seen" not in done.rule
+        learned |= set(names(done.train))
+        before = facts(done, learned)
+        cases.append(case(str(number), checker(20, 20)))
+    assert 2 <= len(done.heldout) <= 3  # a fifth of the images, as ever, the later ones from what was new
+
+
+def test_the_strip_of_an_image_stays_held_out_when_strokes_are_added():
+    target, few = checker(60, 200, step=10), np.zeros((60, 200), bool)
+    few[:, ::40] = True
+    more = few | (np.arange(200) < 80)[None]
+    first = split(dataset(case("a", target, few)))
+    alone, again = (split(dataset(case("a", target, more)), before=b) for b in (None, facts(first)))
+    learned = places(first.train)["a"]
+    assert np.isin(places(alone.heldout)["a"], learned).any()  # or this shows nothing
+    assert not np.isin(places(again.heldout)["a"], learned).any()
+    assert names(again.train) == names(again.heldout) == ["a"]
+    assert not np.isin(places(again.heldout)["a"], places(again.train)["a"]).any()
+    other = split(dataset(case("a", target, more), case("b", target)), before=facts(first))
+    assert names(other.heldout) == ["a"]
+    assert names(other.train) == ["a", "b"]
+
+
+def test_what_was_seen_is_said_where_it_cannot_be_otherwise():
+    cases = [case(str(i), checker(20, 20)) for i in range(4)]
+    learned = {"images": ["0", "1", "2", "3"], "held_out": {}}
+    assert split(dataset(*cases), before=learned).rule == "1 held-out image, seen in an earlier round"
+    rare = np.zeros((20, 20), int)
+    rare[4, 4] = 1
+    cases = [case("0", np.where(rare, 2, checker(20, 20))), *cases[1:]]
+    done = split(dataset(*cases, n_classes=3), before={"held_out": {"0": None}, "images": ["1", "2", "3"]})
+    assert names(done.heldout) != ["0"]  # the only example of a class has to be learned from
+    assert done.rule.endswith("seen in an earlier round")
+
+
+@pytest.mark.parametrize("said", [None, 3, ["a"], {"a": 3}, {"a": [[0, 5]]}, {"a": [["x", 2], [0, 1]]}, {"a": [1, 2]}])
+def test_facts_of_a_stranger_are_not_believed(said):
+    data = dataset(case("a", checker(60, 60)))
+    assert split(data, before={"held_out": said}).rule == split(data).rule

@@ -53,3 +53,9 @@ def test_it_is_saved_and_read_like_any_model(tmp_path):
 def test_a_part_that_is_none_is_a_sentence(part):
     with pytest.raises(PlanError, match=r"(?i)instant"):
         build(NetSpec(parts={"instant": part}))
+
+
+def test_models_of_the_time_when_the_share_was_a_weight_are_read():
+    both = build(NetSpec(width=0.1, parts={"instant": (1, 1)}))
+    both.load_state_dict({**both.state_dict(), "net.share": torch.tensor(0.5)})
+    assert not any("share" in name for name in both.state_dict())

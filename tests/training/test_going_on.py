@@ -148,3 +148,36 @@ def test_stops_while_images_are_read_and_prepared(folder, monkeypatch):
 
     monkeypatch.setattr(job, "prepare", counted)
     assert _after_stop(2, fine_tune.events(folder, quick(), control=control), control, calls) == 0
+
+
+def test_dropout_is_the_same_after_a_kill(project, tmp_path):
+    """With the instant model teaching, whose own random numbers come between, too."""
+    plan = quick().change(net={"dropout": 0.4})
+    whole = [e.loss for e in fine_tune.events(project, plan) if isinstance(e, StepDone)]
+    run = fine_tune.events(project, plan, folder=tmp_path / "m")
+    for event in run:
+        if isinstance(event, StepDone) and event.step == 6:
+            break
+    run.close()
+    rest = fine_tune.events(project, plan, folder=tmp_path / "m", resume=True)
+    losses = [e.loss for e in rest if isinstance(e, StepDone)]
+    assert len(losses) == 8
+    np.testing.assert_allclose(losses, whole[4:], rtol=1e-5)
+
+
+def test_images_of_all_rounds_are_counted_as_learned_from(project, tmp_path):
+    first = fine_tune(project, quick(), folder=tmp_path / "one")
+    assert first.facts["images"] == ["case0"]
+    assert first.facts["held_out"].keys() == {"case0"}
+    project.annotate("case1", _strokes(blobs((64, 64), 1)[1], 1))
+    second = fine_tune(project, quick(), start=tmp_path / "one")
+    assert second.facts["images"] == ["case0", "case1"]
+    assert second.facts["held_out"] == first.facts["held_out"]
+
+
+def test_a_class_that_nothing_shows_is_named(tmp_path):
+    with nus.Project.create(tmp_path / "p.unetseg", classes=["background", "cell", "rare"]) as made:
+        image, mask = blobs((64, 64), 0)
+        made.annotate(made.add_array("one", nus.Volume(image[None])), _strokes(mask, 0))
+        notes = next(fine_tune.events(made, quick())).notes
+    assert "Nothing to learn from shows 'rare': it will not be found in any image." in notes
