@@ -236,6 +236,7 @@ def test_the_events_of_a_training_become_curves_progress_and_preview(work, jobs,
     jobs.tell("Validated", step=1, scores=scores(0.6).to_dict(), best=True, seconds=1.0)
     assert (work.curves.number, work.curves.steps, work.curves.losses) == (1, [1], [0.5])
     assert work.curves.validations[0][1].mean_dice == 0.6
+    jobs.tell("TileDone", done=3, total=3, left=0.0)  # of a preview
     assert work.progress.fraction == pytest.approx(0.25)
     np.save(tmp_path / "mask.npy", np.ones((20, 30), np.uint8))
     shown = {"case": "a", "index": None}

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QFormLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_unetseg.widgets.context import Context
 from napari_unetseg.widgets.net_row import weights
-from napari_unetseg.widgets.parts import Choice, label, set_role
+from napari_unetseg.widgets.parts import Choice, label, set_role, title
 from napari_unetseg.widgets.planned import PlannedBox
 from napari_unetseg.widgets.segmenting_box import SegmentingBox
 
@@ -113,13 +113,13 @@ class AdvancedDrawer(QWidget):
         form = QFormLayout(inside)
         form.setContentsMargins(8, 2, 0, 2)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        rows = [(label(_FIELDS[name][0], wrap=False), box) for name, box in self.fields.items()]
-        rows += [(label(_KINDS[kind], wrap=False), box) for kind, box in self.parts.items()]
+        rows = [(title(_FIELDS[name][0], inset=8), box) for name, box in self.fields.items()]
+        rows += [(title(_KINDS[kind], inset=8), box) for kind, box in self.parts.items()]
         self._start_label = rows[list(self.fields).index("pretrained")][0]
-        for title, box in rows:
-            title.setToolTip(box.toolTip().partition("\n")[0])
-            box.setAccessibleName(title.text())
-            form.addRow(title, box)
+        for said, box in rows:
+            said.setToolTip(box.toolTip().partition("\n")[0])
+            box.setAccessibleName(said.text())
+            form.addRow(said, box)
         form.addRow(self.check)
         form.addRow(self.planned)
         form.addRow(label("When images are segmented", "muted"))

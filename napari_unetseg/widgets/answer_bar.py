@@ -56,12 +56,12 @@ class AnswerBar(QWidget):
     def refresh(self) -> None:
         """Bring badge, sentence and switch up to date."""
         who, workspace = self.answers.who, self.context.workspace
-        self.badge.setText(_NAMES[who])
+        training = workspace.stage == "training"
+        self.badge.setText("last mask" if training and not who and workspace.rounds else _NAMES[who])
         if self.badge.property("kind") != who:
             self.badge.setProperty("kind", who)
             repolish(self.badge)
         self.sentence.setText(self.answers.says())
-        training = workspace.stage == "training"
         self.sentence.setToolTip(workspace.leads if training else "")
         self.switch.setChecked(self.answers.on)
         self.switch.setVisible(workspace.model is None and not workspace.read_only and not training)

@@ -11,7 +11,7 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QListWidget, QListWidgetItem, QSpinBox, QWidget
 
 from napari_unetseg.widgets.context import Context, duration
-from napari_unetseg.widgets.parts import Action, Actions, Bar, Panel, label
+from napari_unetseg.widgets.parts import Action, Actions, Bar, Panel, label, title
 from napari_unetseg.widgets.tables import Cell, Table
 
 __all__ = ["ComparePanel"]
@@ -123,8 +123,8 @@ class ComparePanel(Panel):
         form = QFormLayout(box)
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        form.addRow(label("Folds", wrap=False), self.folds)
-        form.addRow(label("Each training", wrap=False), self.minutes)
+        form.addRow(title("Folds"), self.folds)
+        form.addRow(title("Each training"), self.minutes)
         return box
 
     # -- shown ------------------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ class ImagesPanel(Panel):
         menu = QMenu(self)
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         for name in SAMPLES:
-            title = str(SAMPLES.facts(name).get("title") or SAMPLES.describe(name) or name)
+            title = SAMPLES.describe(name).removesuffix(".") or name
             menu.addAction(title, lambda name=name: self.open_sample(name))
         menu.popup(self.sample.mapToGlobal(self.sample.rect().bottomLeft()))
 

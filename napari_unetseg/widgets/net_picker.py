@@ -9,7 +9,7 @@ from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import QLineEdit, QListWidget, QListWidgetItem, QPushButton, QVBoxLayout, QWidget
 
 from napari_unetseg.widgets.net_row import NET, REASON, NetRow, facts_line, marks
-from napari_unetseg.widgets.parts import label, row, set_role
+from napari_unetseg.widgets.parts import label, row, set_role, title
 from napari_unetseg.widgets.theme import Look
 
 __all__ = ["NetPicker"]
@@ -75,7 +75,7 @@ class NetPicker(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
-        layout.addLayout(row(label("Architecture", wrap=False), self.button, stretch=(0, 1)))
+        layout.addLayout(row(title("Architecture"), self.button, stretch=(0, 1)))
         layout.addWidget(self.facts)
         layout.addWidget(self._chooser)
         self._chooser.hide()

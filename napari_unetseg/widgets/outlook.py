@@ -29,6 +29,7 @@ class Outlook(QLabel):
         super().__init__()
         self.context = context
         self.setWordWrap(True)
+        self.setIndent(0)
         set_role(self, "muted")
         self.setToolTip("Measured on this computer with your images: two training steps were made and forgotten.")
         self._known: Any = None
@@ -37,7 +38,7 @@ class Outlook(QLabel):
         workspace.strokes_changed.connect(self._wait)
         for signal in (workspace.plan_changed, workspace.project_changed, workspace.cases_changed):
             signal.connect(self._forget)
-        workspace.stage_changed.connect(self._wait)
+        workspace.stage_changed.connect(self._on_stage)
         self._forget()
 
     def ask(self) -> None:
@@ -56,6 +57,10 @@ class Outlook(QLabel):
         steps = int(float(f"{answer['steps']:.2g}"))
         self.setText(f"First mask after about {first}, then about {steps:,} steps in {whole}.")
         self.show()
+
+    def _on_stage(self, stage: str) -> None:
+        self.setVisible(bool(self.text()) and stage == "idle")
+        self._wait()
 
     def _wait(self, _: Any = None) -> None:
         self._soon.start()

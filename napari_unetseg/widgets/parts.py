@@ -39,7 +39,10 @@ __all__ = [
     "row",
     "set_role",
     "swatch",
+    "title",
 ]
+
+_TITLES = 114  # pixels: the widest title of a field
 
 
 class Section(QFrame):
@@ -330,6 +333,13 @@ def label(text: str, role: str = "", *, wrap: bool = True) -> QLabel:
     made.setWordWrap(wrap)
     made.setIndent(0)  # or Qt moves it half a letter to the right of the buttons above and below
     set_role(made, role)
+    return made
+
+
+def title(text: str, *, inset: int = 0) -> QLabel:
+    """What stands to the left of a field, as wide as all others; `inset` is how far to the right it stands."""
+    made = label(text, wrap=False)
+    made.setMinimumWidth(_TITLES - inset)
     return made
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from qtpy.QtWidgets import QFormLayout, QWidget
 
 from napari_unetseg.widgets.context import Context
-from napari_unetseg.widgets.parts import Action, Choice, label, set_role
+from napari_unetseg.widgets.parts import Action, Choice, label, set_role, title
 
 __all__ = ["PlannedBox"]
 
@@ -53,11 +53,11 @@ class PlannedBox(QWidget):
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         for name, box in self.fields.items():
-            title = label(_FIELDS[name][0], wrap=False)
-            title.setToolTip(box.toolTip().partition("\n")[0])
-            box.setAccessibleName(title.text())
+            said = title(_FIELDS[name][0], inset=8)
+            said.setToolTip(box.toolTip().partition("\n")[0])
+            box.setAccessibleName(said.text())
             box.chosen.connect(lambda value, name=name: self._choose(name, value))
-            form.addRow(title, box)
+            form.addRow(said, box)
         form.addRow(self.ask)
         form.addRow(self.told)
         self.ask.clicked.connect(self._ask)

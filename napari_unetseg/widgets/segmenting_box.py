@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QFormLayout, QLabel, QWidget
 
 from napari_unetseg.plan import DataPlan, InferencePlan
 from napari_unetseg.widgets.context import Context
-from napari_unetseg.widgets.parts import Choice, label
+from napari_unetseg.widgets.parts import Choice, title
 
 __all__ = ["SegmentingBox"]
 
@@ -66,14 +66,14 @@ class SegmentingBox(QWidget):
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        for (section, name), (title, options, tip) in _ROWS.items():
-            words = _SECTIONS[section].model_fields[name].description
+        for (section, name), (words, options, tip) in _ROWS.items():
+            about = _SECTIONS[section].model_fields[name].description
             box = Choice(
-                options, f"{tip} It holds for models trained from now on.\n\nPlan field {section}.{name}: {words}"
+                options, f"{tip} It holds for models trained from now on.\n\nPlan field {section}.{name}: {about}"
             )
-            said = label(title, wrap=False)
+            said = title(words, inset=8)
             said.setToolTip(tip)
-            box.setAccessibleName(title)
+            box.setAccessibleName(words)
             box.chosen.connect(lambda value, key=(section, name): self._choose(key, value))
             form.addRow(said, box)
             self.fields[section, name], self._titles[section, name] = box, said

@@ -10,7 +10,7 @@ from napari_unetseg.widgets.advanced import AdvancedDrawer
 from napari_unetseg.widgets.context import Context, duration
 from napari_unetseg.widgets.net_picker import NetPicker
 from napari_unetseg.widgets.outlook import Outlook
-from napari_unetseg.widgets.parts import Action, Actions, Bar, Choice, Panel, label, lock
+from napari_unetseg.widgets.parts import Action, Actions, Bar, Choice, Panel, label, lock, title
 from napari_unetseg.widgets.plots import Plots
 
 __all__ = ["TrainPanel"]
@@ -103,12 +103,12 @@ class TrainPanel(Panel):
             "Planes or volumes",
         )
         self.dims.chosen.connect(self._choose_dims)
-        self._dims_label = label("Planes or volumes", wrap=False)
+        self._dims_label = title("Planes or volumes")
         box = QWidget()
         form = QFormLayout(box)
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        form.addRow(label("Time", wrap=False), self.minutes)
+        form.addRow(title("Time"), self.minutes)
         form.addRow(self._dims_label, self.dims)
         return box
 

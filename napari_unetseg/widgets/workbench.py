@@ -47,7 +47,7 @@ __all__ = ["TITLE", "Workbench", "open_workbench"]
 TITLE = "U-Net Segmentation"
 WIDTH = 370
 QUICK = 2_000_000  # voxels that take a few seconds on a processor
-_TECHNICAL = ("channels-", "float32", "float16")  # of sentences for the log, not for the line
+_TECHNICAL = ("channels-", "float32", "float16", "Goes on from model")  # of sentences for the log, not for the line
 SIGNALS = tuple(name for name in dir(Workspace) if isinstance(getattr(Workspace, name), Signal))
 
 

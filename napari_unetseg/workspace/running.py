@@ -122,7 +122,11 @@ class Running(Choice):
 
     def _on_tiledone(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
         done, total = event["done"], max(1, event["total"])
-        self._advance(done / total, event["left"], f"Segmenting: tile {done} of {total}.")
+        if job["verb"] == "train":  # of a preview, or of what is held out: the training is as far as it was
+            told = f"Looking at the result: tile {done} of {total}."
+            self._advance(self.progress.fraction, self.progress.left, told)
+        else:
+            self._advance(done / total, event["left"], f"Segmenting: tile {done} of {total}.")
 
     def _on_done(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
         self._running = {}
