@@ -57,7 +57,7 @@ class AnswerBar(QWidget):
         """Bring badge, sentence and switch up to date."""
         who, workspace = self.answers.who, self.context.workspace
         training = workspace.stage == "training"
-        self.badge.setText("last mask" if training and not who and workspace.rounds else _NAMES[who])
+        self.badge.setText("waiting" if training and not who else _NAMES[who])
         if self.badge.property("kind") != who:
             self.badge.setProperty("kind", who)
             repolish(self.badge)
