@@ -134,9 +134,9 @@ def predict_file(
         yield from sheets.finished(keep, ledger.done, focus, control)
     finally:
         ledger.sync()
-    _write(out, raw[LABELS], source, plan)
+    _write(out, raw[LABELS], source, plan, control)
     for layer in looks.layers:
-        _write_layer(Path(layers[layer]), raw[layer], source)
+        _write_layer(Path(layers[layer]), raw[layer], source, control)
     ledger.remove()
     return out
 
@@ -208,21 +208,23 @@ def _recipe(ensemble: Ensemble, source: LazyVolume, sheets: Sheets) -> str:
     return hashlib.sha256(repr((facts, how, sheets.grid, sheets.strips)).encode()).hexdigest()[:16]
 
 
-def _write(out: Path, raw: RawFile, source: LazyVolume, plan: Plan) -> None:
+def _write(out: Path, raw: RawFile, source: LazyVolume, plan: Plan, control: Control | None) -> None:
     labels: np.ndarray | None = None
     if plan.post.steps:
         classes, objects = after_net(raw[(slice(None),)][0], plan.post.steps, source.geometry.spacing)
         labels = classes if objects is None else objects
     with create_lazy(out, source, np.uint8 if labels is None else labels.dtype) as file:
         for start, stop in _slabs(source.spatial, raw.nbytes):
+            poll(control)
             part = slice(start, stop)
             file[part] = raw[(slice(None), part)][0] if labels is None else labels[part]
 
 
-def _write_layer(path: Path, raw: RawFile, source: LazyVolume) -> None:
+def _write_layer(path: Path, raw: RawFile, source: LazyVolume, control: Control | None) -> None:
     channels = raw.shape[0]
     with create_lazy(path, source, np.uint8, channels) as file:
         for channel in range(channels):
             for start, stop in _slabs(source.spatial, raw.nbytes // channels):
+                poll(control)
                 part = slice(start, stop)
                 file[channel, part] = raw[(slice(channel, channel + 1), part)][0]

@@ -7,14 +7,17 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from napari_unetseg.events import Control, Event
-from napari_unetseg.inference import predict
+from napari_unetseg.events import Control, Event, PreviewReady, View
+from napari_unetseg.inference import make_predictor, predict
+from napari_unetseg.inference.sliding import prepared_image
+from napari_unetseg.inference.view import seen_of_plane
 from napari_unetseg.nets import Model
 from napari_unetseg.volume import LabelVolume, Volume
 
-__all__ = ["RawMasks"]
+__all__ = ["RawMasks", "viewed_plane"]
 
 _KEPT = 3
+_WORTH = 4  # a plane comes first where it is at most such a part of the volume
 
 
 class RawMasks:
@@ -46,6 +49,22 @@ class RawMasks:
         while len(self._masks) > _KEPT:
             self._masks.popitem(last=False)
         return mask
+
+
+def viewed_plane(model: Model, image: Volume, view: View, control: Control) -> Generator[Event, None, None]:
+    """Mask of the plane that the user looks at, before the rest of the volume: yields `PreviewReady`.
+
+    Nothing where that would be most of the work.
+    """
+    if image.ndim == 2 or view.index is None:
+        return
+    predictor, prepared = make_predictor(model), prepared_image(model, image)
+    index = min(max(view.index, 0), prepared.shape[1] - 1)
+    part, inner = seen_of_plane(predictor, prepared, index)
+    if part[0].size * _WORTH > prepared[0].size:
+        return
+    mask = predictor.mask(predictor.probabilities(part, control, image.geometry.spacing))
+    yield PreviewReady(0, view, mask if inner is None else mask[inner])
 
 
 def _key(name: str, folder: str) -> tuple[str, str, int]:

@@ -34,7 +34,7 @@ from napari_unetseg.registry import Registry
 from napari_unetseg.scores import Scores
 from napari_unetseg.training import fine_tune
 from napari_unetseg.volume import Volume
-from napari_unetseg.worker.masks import RawMasks
+from napari_unetseg.worker.masks import RawMasks, viewed_plane
 
 __all__ = ["VERBS", "Args", "Bench", "Result", "Run", "load_image", "named", "need", "open_project", "plain"]
 
@@ -239,11 +239,13 @@ def plain(scores: Scores | None) -> dict[str, Any] | None:
 
 @VERBS.register("predict")
 def predict_case(args: Args, control: Control, bench: Bench) -> Run:
-    """Segment one image: ``{project, case, model, focus}`` (or ``{image, model}``) to ``{mask, objects}``.
+    """Segment one image: ``{project, case, model, index, focus}`` (or ``{image, model}``) to ``{mask, objects}``.
 
-    Both are paths of arrays; `objects` is None unless a step of the model's plan numbers them.
+    Both are paths of arrays; `objects` is None unless a step of the model's plan numbers them. Of a large volume the
+    plane `index` comes first, as a preview.
     """
     image, model = load_image(args), bench.model(need(args, "model"))
+    yield from viewed_plane(model, image, View(args.get("case", ""), args.get("index")), control)
     raw = yield from bench.masks.predict(named(args), model, image, control, args.get("focus"))
     mask, objects = after_net(raw.data, model.plan.post.steps, image.geometry.spacing)
     return {"mask": bench.put("mask", mask), "objects": None if objects is None else bench.put("objects", objects)}

@@ -35,6 +35,7 @@ class Learning(Running):
         super().__init__(jobs, aside)
         self.leader = ""  # whose previews are shown while it trains: ``instant`` or the name of the net
         self.leads = ""  # the same as a sentence
+        self._channels: tuple[Path | None, int] = (None, 0)  # of a model, and how many its images have
 
     def train(self) -> None:
         """Learn from all strokes within the plan's minutes, going on from the current model where it fits.
@@ -251,8 +252,22 @@ class Learning(Running):
         self.rounds_changed.emit(self.rounds)
         self.actions_changed.emit()
 
+    def why_unlike(self) -> str:
+        """Why the model in use cannot segment the image in hand, which has other channels; else empty."""
+        model, image = self.model, self._image
+        if model is None or image is None:
+            return ""
+        if self._channels[0] != model:
+            plan = model_facts(model).get("plan", {})
+            beside = 2 * (plan.get("data", {}).get("neighbours") or 0) + 1
+            self._channels = model, (plan.get("net", {}).get("in_channels") or 0) // beside
+        learned, here = self._channels[1], image.data.shape[0]
+        if learned in (0, here):
+            return ""
+        return f"This image has {here} channel{'s' * (here != 1)}; the net in use was trained on images with {learned}."
+
     def predict_current(self) -> None:
         """Segment the image in hand with the current model; `prediction_changed` brings the mask."""
         project = self._ready("predict")
-        args = {"project": str(project.path), "case": self.case, "model": str(self.model)}
+        args = {"project": str(project.path), "case": self.case, "model": str(self.model), "index": self._index}
         self._send(self._begin("predict", args, f"Segmenting {self.case}."))
