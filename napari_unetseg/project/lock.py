@@ -40,6 +40,10 @@ class ProjectLocked(ProjectError):
         self.holder = holder
 
 
+class ProjectReadOnly(ProjectError):
+    """The project lies where nothing can be written; it can be looked at all the same."""
+
+
 class Lock:
     """A lock file, held until `release` or the end of the process.
 
@@ -112,8 +116,8 @@ class Lock:
             raise self._cannot(error) from error
         return True
 
-    def _cannot(self, error: OSError) -> ProjectError:
-        return ProjectError(
+    def _cannot(self, error: OSError) -> ProjectReadOnly:
+        return ProjectReadOnly(
             f"The project {self.project} cannot be opened for work: {error.strerror or error}.",
             hint="Open it read-only, or move it to a folder that you may write to, with space left.",
         )

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from napari.layers import Labels, Layer
 from napari.viewer import Viewer
 from qtpy.QtCore import QObject, Signal
@@ -19,7 +18,16 @@ from qtpy.QtCore import QObject, Signal
 from napari_unetseg.errors import UnetSegError
 from napari_unetseg.widgets.edits import Edits
 from napari_unetseg.widgets.keys import bind_keys
-from napari_unetseg.widgets.layers import ROLE, image_layers, label_colours, placement, role_of
+from napari_unetseg.widgets.layers import (
+    GEOMETRY,
+    ROLE,
+    agree_on_units,
+    brush_for,
+    image_layers,
+    label_colours,
+    placement,
+    role_of,
+)
 from napari_unetseg.widgets.views import Views
 from napari_unetseg.widgets.watch import StrokeWatch, slice_of, timer
 from napari_unetseg.workspace import Prediction, Preview, Workspace
@@ -71,6 +79,7 @@ class Bridge(QObject):
         workspace.prediction_changed.connect(self._show_prediction)
         viewer.dims.events.current_step.connect(self._on_dims)
         viewer.layers.events.removed.connect(self._on_removed)
+        viewer.layers.events.inserted.connect(self._agree_on_units)
 
     # -- layers of the case in hand ---------------------------------------------------------------------------
 
@@ -236,21 +245,16 @@ class Bridge(QObject):
             layer.refresh()
 
     def _show_prediction(self, prediction: Prediction | None) -> None:
-        layer = self.mask
         # no prediction: what is shown stays until there is a new one, lest the mask flicker
-        if layer is None or prediction is None or prediction.case != role_of(layer).get("case"):
+        if prediction is None or prediction.case != self.workspace.case:
+            return
+        layer = self.mask
+        if layer is None and self._own:  # it was deleted, and now there is something to see
+            layer = self._add_mask(prediction.case)
+        if layer is None or prediction.case != role_of(layer).get("case"):
             return
         layer.data[...] = prediction.mask.data
         layer.refresh()
-
-    def _mask_so_far(self, case: str) -> np.ndarray:
-        """Mask of the model in use, else the one that was saved, else none; the array is the layer's own."""
-        shown, project = self.workspace.prediction, self.workspace.project
-        if shown is not None and shown.case == case:
-            return np.array(shown.mask.data, np.uint8)
-        kept = project.mask(case) if project is not None else None
-        shape = self.workspace.image().shape
-        return np.zeros(shape, np.uint8) if kept is None or kept.shape != shape else np.array(kept.data, np.uint8)
 
     def _on_project(self, project: Any = None) -> None:
         self._mask_shown = bool(self.workspace.recall("mask_shown", True))
@@ -266,7 +270,8 @@ class Bridge(QObject):
     # -- making and removing layers ---------------------------------------------------------------------------
 
     def _metadata(self, role: str, case: str) -> dict[str, Any]:
-        return {ROLE: {"role": role, "case": case}}
+        image = self.workspace.image()
+        return {ROLE: {"role": role, "case": case}, **({GEOMETRY: image.geometry} if image is not None else {})}
 
     def _keep(self, role: str, layer: Any) -> Any:
         self._own.setdefault(role, []).append(layer)
@@ -276,7 +281,7 @@ class Bridge(QObject):
     def _add_mask(self, case: str) -> Labels:
         volume = self.workspace.image()
         layer = Labels(
-            self._mask_so_far(case),
+            self.workspace.mask_so_far(),
             name=f"{case} · mask",
             metadata=self._metadata("mask", case),
             colormap=label_colours(self.workspace.classes, mask=True),
@@ -285,8 +290,10 @@ class Bridge(QObject):
         layer.editable = False
         layer.visible = self._mask_shown
         self._draw_mask(layer)
-        active = self.viewer.layers.selection.active
+        active, strokes = self.viewer.layers.selection.active, self.annotation
         self._keep("mask", self.viewer.add_layer(layer))
+        if strokes is not None:
+            self.viewer.layers.move(self.viewer.layers.index(layer), self.viewer.layers.index(strokes))
         if active in self.viewer.layers:
             self.viewer.layers.selection.active = active
         return layer
@@ -307,7 +314,7 @@ class Bridge(QObject):
         )
         layer.locked = True
         layer.editable = not self.workspace.read_only
-        layer.brush_size = int(self.workspace.recall("brush", 0)) or _brush_for(volume.shape)
+        layer.brush_size = int(self.workspace.recall("brush", 0)) or brush_for(volume.shape)
         layer.selected_label = min(self._label, len(self.workspace.classes))
         self._keep("annotation", self.viewer.add_layer(layer))
         self._watch.watch(layer, case)
@@ -344,6 +351,9 @@ class Bridge(QObject):
                 layers.remove(layer)
         self.layers_changed.emit()
 
+    def _agree_on_units(self, event: Any = None) -> None:
+        agree_on_units(self.viewer.layers)
+
     # -- where the user looks ---------------------------------------------------------------------------------
 
     def _on_dims(self, event: Any = None) -> None:
@@ -376,14 +386,10 @@ class Bridge(QObject):
             self._moved.stop()
         self.viewer.dims.events.current_step.disconnect(self._on_dims)
         self.viewer.layers.events.removed.disconnect(self._on_removed)
+        self.viewer.layers.events.inserted.disconnect(self._agree_on_units)
         self._views.close()
         self.workspace.project_changed.disconnect(self._on_project, missing_ok=True)
         self.workspace.case_changed.disconnect(self.show_case, missing_ok=True)
         self.workspace.classes_changed.disconnect(self._recolour, missing_ok=True)
         self.workspace.preview_changed.disconnect(self._show_preview, missing_ok=True)
         self.workspace.prediction_changed.disconnect(self._show_prediction, missing_ok=True)
-
-
-def _brush_for(shape: tuple[int, ...]) -> int:
-    """A brush about a fortieth of the picture wide: a stroke one sees, that does not paint over borders."""
-    return int(np.clip(round(min(shape[-2:]) / 40), 3, 30))

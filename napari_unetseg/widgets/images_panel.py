@@ -12,7 +12,7 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QHeaderView, QMenu, QTreeWidget, QTreeWidgetItem
 
 from napari_unetseg.io import is_image
-from napari_unetseg.project import ProjectLocked
+from napari_unetseg.project import ProjectLocked, ProjectReadOnly
 from napari_unetseg.widgets import files, recent
 from napari_unetseg.widgets.context import Context
 from napari_unetseg.widgets.layers import pictures, role_of, volume_of_channels
@@ -112,8 +112,9 @@ class ImagesPanel(Panel):
         def opened() -> None:
             try:
                 self.context.workspace.open_project(path, **how)
-            except ProjectLocked as error:
+            except (ProjectLocked, ProjectReadOnly) as error:
                 self._offer(path, error.message)
+                self.take_over.setVisible(isinstance(error, ProjectLocked))
                 self.context.complain(error)
 
         return self.context.do(opened) and not self._locked_path

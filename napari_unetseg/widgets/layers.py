@@ -16,7 +16,10 @@ from napari_unetseg.volume import Geometry, LabelVolume, Volume
 from napari_unetseg.workspace import Class
 
 __all__ = [
+    "GEOMETRY",
     "ROLE",
+    "agree_on_units",
+    "brush_for",
     "geometry_at",
     "geometry_of",
     "image_layers",
@@ -41,6 +44,19 @@ def role_of(layer: Any) -> dict[str, Any]:
     """What the workbench wrote into the layer: role, case and workbench; empty for layers that are not its own."""
     found = layer.metadata.get(ROLE) if isinstance(layer.metadata, dict) else None
     return found if isinstance(found, dict) else {}
+
+
+def agree_on_units(layers: Any) -> None:
+    """Count in pixels beside a layer of the user's that does: napari warns at every change while units differ."""
+    if layers.extent.units is None:
+        for layer in layers:
+            if role_of(layer):
+                layer.units = ("pixel",) * layer.ndim
+
+
+def brush_for(shape: tuple[int, ...]) -> int:
+    """A brush about a fortieth of the picture wide: a stroke one sees, that does not paint over borders."""
+    return int(np.clip(round(min(shape[-2:]) / 40), 3, 30))
 
 
 def placement(geometry: Geometry) -> dict[str, Any]:

@@ -31,7 +31,8 @@ Signals (psygnal; each carries the new value)
 
 Methods, one a task of the user
     open_project, create_project, close_project
-    add_images, add_array, remove_case, undo_remove, select_case, next_case, image - set_classes - annotation, sync_strokes, stroke_counts
+    add_images, add_array, remove_case, undo_remove, select_case, next_case, image, mask_so_far
+    set_classes - annotation, sync_strokes, stroke_counts
     change_plan, decide_for_me, ask_nets - train, resume, stop, look
     predict_current, accept, undo_accept, accept_part, undo_part, correct, go_back_to_round, undo_round,
     forget_difference, segment_folder, undo_segment, send_back, undo_send_back

@@ -115,6 +115,10 @@ class Desk:
         """Name of the round whose training was killed and can be resumed; empty when there is none."""
         return ""
 
+    def why_unlike(self) -> str:
+        """Why the model in use cannot segment the image in hand, whatever is done; else empty."""
+        return ""
+
     @property
     def annotated(self) -> list[str]:
         """Images with any stroke on them; quick, for it is asked at every stroke."""

@@ -85,7 +85,7 @@ def _stop(w: Desk) -> str:
 
 @REASONS.register("predict")
 def _predict(w: Desk) -> str:
-    return _case(w) or _BUSY.get(w.stage, "") or _model(w)
+    return _case(w) or _BUSY.get(w.stage, "") or _model(w) or w.why_unlike()
 
 
 @REASONS.register("accept")

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from napari_unetseg.errors import UnetSegError
+from napari_unetseg.errors import UnetSegError, WriteError
 from napari_unetseg.events import View
 from napari_unetseg.workspace.choice import Choice
 from napari_unetseg.workspace.state import Aside, AtOnce, Jobs, Message
@@ -86,12 +86,20 @@ class Running(Choice):
             self._jobs.stop(self._running["id"])
         self._running = {}
 
-    def _write(self, work: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[], None]) -> None:
-        """Do `work`, which writes big files, aside; then `done` with what it returned, or `failed`."""
+    def _write(
+        self, work: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[], None], what: str = ""
+    ) -> None:
+        """Do `work`, which writes big files, aside; then `done` with what it returned, or `failed`.
+
+        `what` is written, in words of the user; without it an error names the file.
+        """
         project = self.project
 
         def finished(value: Any, error: BaseException | None) -> None:
-            if isinstance(error, UnetSegError):
+            if what and isinstance(error, WriteError):
+                why = error.message.rpartition(": ")[2]
+                self.message.emit(Message(f"{what} could not be saved: {why}", error.hint, "error"))
+            elif isinstance(error, UnetSegError):
                 self.message.emit(Message(error.message, error.hint, "error"))
             elif error is not None:
                 logger.error("Writing failed", exc_info=error)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from napari_unetseg.data.annotation import overrule
-from napari_unetseg.errors import ProjectError
+from napari_unetseg.errors import ProjectError, UnetSegError
 from napari_unetseg.volume import LabelVolume
 from napari_unetseg.workspace.accepting import Accepting
 from napari_unetseg.workspace.state import Aside, Difference, Jobs, Message, Prediction, Preview
@@ -39,6 +39,17 @@ class Workspace(Accepting):
         self._show(difference=None)
         super().select_case(case)
 
+    def mask_so_far(self) -> np.ndarray:
+        """Copy of the mask of the image in hand: of the model in use, else the one that was saved, else empty."""
+        project, case, image = self._open, self.case, self._image
+        if case is None or image is None:
+            raise UnetSegError(self.why_not("annotate"))
+        if self.prediction is not None and self.prediction.case == case:
+            return np.array(self.prediction.mask.data, np.uint8)
+        kept = project.mask(case)
+        shape = image.shape
+        return np.zeros(shape, np.uint8) if kept is None or kept.shape != shape else np.array(kept.data, np.uint8)
+
     # -- masks ------------------------------------------------------------------------------------------------
 
     def accept(self) -> None:
@@ -61,7 +72,7 @@ class Workspace(Accepting):
             self.message.emit(Message(f"The mask of {shown.case} is saved as {path.name}."))
             self.actions_changed.emit()
 
-        self._write(save, saved, lambda: self._saving(False))
+        self._write(save, saved, lambda: self._saving(False), f"The mask of {shown.case}")
 
     def undo_accept(self) -> None:
         """Take back the acceptance of the mask of the image in hand, and show the mask that was there before."""

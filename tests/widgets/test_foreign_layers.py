@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import dask.array as da
 import numpy as np
 import pytest
+from asking import model_folder
 from napari.layers import Image
 
 from napari_unetseg.errors import GeometryError
+from napari_unetseg.volume import LabelVolume
 from napari_unetseg.widgets import layers as layers_module
 from napari_unetseg.widgets.layers import pictures, volume_of, volume_of_channels
+from napari_unetseg.workspace import Prediction
 
 pytestmark = pytest.mark.window
 
@@ -129,3 +134,45 @@ def test_a_volume_of_the_users_own_stays_while_planes_are_painted(bench):
     space.select_case(next(case for case in space.project.cases if case != space.case))
     assert bench.context.bridge.annotation is not None
     assert volume in viewer.layers
+
+
+def test_beside_a_layer_in_pixels_ours_are_in_pixels_and_keep_their_geometry(bench):
+    viewer, bridge = bench.context.viewer, bench.context.bridge
+    assert viewer.layers.extent.units is not None
+    viewer.add_image(np.zeros((40, 60), np.float32), name="mine")
+    assert viewer.layers.extent.units is not None, "napari warns at every change while units differ"
+    bench.images.go_further(1)
+    assert viewer.layers.extent.units is not None
+    assert [str(unit) for unit in bridge.mask.units] == ["pixel", "pixel"]
+    assert layers_module.labels_of(bridge.mask).geometry == bench.workspace.image().geometry
+
+
+def test_a_mask_layer_that_was_deleted_comes_back_with_a_mask_under_the_strokes(bench):
+    viewer, bridge, space = bench.context.viewer, bench.context.bridge, bench.workspace
+    viewer.layers.remove(bridge.mask)
+    assert bridge.mask is None
+    mask = LabelVolume(np.ones((40, 60), np.uint8), space.image().geometry)
+    space._show(prediction=Prediction(space.case, None, mask))
+    assert bridge.mask.data.all()
+    assert viewer.layers.index(bridge.mask) < viewer.layers.index(bridge.annotation)
+    assert viewer.layers.selection.active is bridge.annotation
+    viewer.layers.clear()
+    space._show(prediction=Prediction(space.case, None, mask))
+    bridge.annotate()
+    assert bridge.annotation is not None
+
+
+def test_an_image_of_other_channels_is_not_predicted_and_says_why(bench):
+    folder = model_folder(bench)
+    facts = json.loads((folder / "model.json").read_text())
+    facts["plan"]["net"]["in_channels"] = 3
+    facts["plan"]["data"]["neighbours"] = 1
+    (folder / "model.json").write_text(json.dumps(facts))
+    bench.workspace._use(folder)
+    assert bench.workspace.why_not("predict") == ""
+    bench.context.viewer.add_image(np.zeros((2, 30, 30), np.uint8), channel_axis=0, name="two")
+    bench.images.add_layers.click()
+    bench.images.go_to("two")
+    assert bench.workspace.why_not("predict") == (
+        "This image has 2 channels; the net in use was trained on images with 1."
+    )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+
 import numpy as np
 import pytest
 
+from napari_unetseg.errors import WriteError
+from napari_unetseg.volume import LabelVolume
+from napari_unetseg.workspace import Prediction
 from napari_unetseg.workspace.accepting import AcceptedPart
 
 pytestmark = pytest.mark.window
@@ -65,3 +70,39 @@ def test_accepted_parts_stay_where_the_next_image_cannot_be_opened(bench, images
     (images / "plane-a.tif").unlink()
     bench.images.go_to("plane-a")
     assert (space.case, space.accepted_parts) == ("volume", (part,))
+
+
+def test_a_project_where_nothing_can_be_written_is_offered_to_look_at(bench, tmp_path, monkeypatch):
+    from napari_unetseg.project import Project
+    from napari_unetseg.project.lock import Lock
+
+    other = tmp_path / "other.unetseg"
+    Project.create(other, ["background", "cell"]).close()
+
+    def refused(lock):
+        raise lock._cannot(OSError(errno.EROFS, "Read-only file system"))
+
+    monkeypatch.setattr(Lock, "_create", refused)
+    assert not bench.images.open_project(str(other))
+    assert "Read-only file system" in bench.images.locked.text()
+    assert bench.images.take_over.isHidden()
+    bench.images.look_only.click()
+    assert bench.workspace.read_only
+    assert bench.workspace.project.path == other
+
+
+def test_a_mask_that_cannot_be_saved_is_told_in_the_users_words(bench, notes, monkeypatch):
+    space = bench.workspace
+    mask = LabelVolume(np.ones((40, 60), np.uint8), space.image().geometry)
+    space._show(prediction=Prediction(space.case, None, mask))
+
+    def full(*_):
+        raise WriteError("somewhere/.1234-0001.tif could not be written: the disk is full.", hint="Free some space.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(space.project, "accept", full)
+        bench.review.accept.click()
+    assert notes[-1].message == "The mask of plane-a could not be saved: the disk is full.\nFree some space."
+    assert bench.review.accept.isEnabled()
+    bench.review.accept.click()
+    assert space.accepted
