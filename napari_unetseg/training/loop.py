@@ -104,7 +104,7 @@ def fine_tune(
         yield Note(f"Ended early: nothing gained in {job.plan.training.stop_after} validations.")
     if job.kept == "instant":
         yield Note(
-            f"The instant model is still ahead of {job.plan.net.name}, so it is what is kept; "
+            "The instant model is still ahead of the net, so it is what is kept; "
             "give the training more time for the net to overtake it."
         )
     if job.kept == "start" and job.progress.step:
@@ -241,7 +241,7 @@ def _validate(job: Job, control: Control) -> Generator[Event, None, None]:
     yield Validated(progress.step, scores, best, progress.seconds)
     if best and job.lead.overtaken(scores, progress.step, bool(job.heldout)):
         job.lead.hand_over()
-        text = f"{job.plan.net.name} has overtaken the instant model: {scores.sentence()}."
+        text = f"The net has overtaken the instant model: {scores.sentence()}."
         yield Leads(job.plan.net.name, scores, text, progress.seconds)
 
 

@@ -59,7 +59,7 @@ def teach(job: Job, control: Control) -> Generator[Event, None, None]:
     if best is not None and job.lead.overtaken(best, steps, bool(job.heldout)):
         job.lead.hand_over()  # as it comes from the rounds before
     if job.lead.by_instant:
-        text = f"The instant model answers until {job.plan.net.name} is better: {scores.sentence()}."
+        text = f"The instant model answers until the net is better: {scores.sentence()}."
         yield Leads("instant", model.scores, text, job.clock.seconds())
     yield from preview(job, control)
     seconds = job.clock.total_seconds
