@@ -1,9 +1,11 @@
 """Volumes by a 3D net, by planes with their neighbours (2.5D), and by planes along one axis and along all three.
 
     python benchmarks/slices.py DATA [--steps 200] [--width 0.25] [--learn 40] [--score 12] [--seeds 1]
+        [--nets 3D,2D,2.5D]
 
 DATA holds volumes and split.json. Each net is trained for as many steps, with the patch and batch that planning
-chooses, on volumes of folds 1.., and scored on volumes of fold 0. Seconds are the processor's, of one thread.
+chooses, on volumes of folds 1.., and scored on volumes of fold 0; 2.5D sees two planes on each side. Seconds are the
+processor's, of one thread.
 """
 
 from __future__ import annotations
@@ -26,8 +28,7 @@ from napari_unetseg.training import fine_tune
 NETS = {
     "3D": {"net": {"dims": 3}},
     "2D": {"net": {"dims": 2}},
-    "2.5D, 1 plane on each side": {"net": {"dims": 2}, "data": {"neighbours": 1}},
-    "2.5D, 2 planes on each side": {"net": {"dims": 2}, "data": {"neighbours": 2}},
+    "2.5D": {"net": {"dims": 2}, "data": {"neighbours": 2}},
 }
 
 
@@ -39,6 +40,7 @@ def main() -> None:
     options.add_argument("--learn", type=int, default=40, help="volumes to learn from")
     options.add_argument("--score", type=int, default=12, help="volumes to score on")
     options.add_argument("--seeds", type=int, default=1)
+    options.add_argument("--nets", default=",".join(NETS))
     given = options.parse_args()
     torch.set_num_threads(1)
     dataset = load_dataset(given.data, DataPlan())
@@ -48,7 +50,8 @@ def main() -> None:
     scored = [scored[i] for i in draw(len(scored))[: given.score]]
     some = dataclasses.replace(dataset, cases=tuple(learned), _counts={})
     print("| net | axes | patch, batch | training s | s a volume | Dice |", "|---" * 6 + "|", sep="\n", flush=True)
-    for name, sections in NETS.items():
+    for name in given.nets.split(","):
+        sections = NETS[name]
         models, took = [], []
         for seed in range(given.seeds):
             begin = time.process_time()
