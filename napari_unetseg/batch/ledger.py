@@ -1,4 +1,7 @@
-"""What became of each file: one JSON line a file, appended as it happens: a kill at any moment loses nothing."""
+"""What became of each file: one JSON line a file, appended as it happens.
+
+A kill at any moment loses nothing. A power failure may lose the rows of the last second: their files are done again.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from napari_unetseg.io import atomic_write
 __all__ = ["Ledger", "hash_file"]
 
 NAME, _STARTED = "ledger.jsonl", ".started.jsonl"
+_SYNCED = 1.0  # seconds between two orders to bring the ledger to the disk, which take longer than a small file
 
 
 def hash_file(path: Path) -> str:
@@ -56,6 +60,7 @@ class Ledger:
         self.written: set[Path] = set()  # every file of an earlier run
         self.entries: dict[str, dict[str, Any]] = {}
         self._begun: dict[str, list[dict[str, Any]]] = {}
+        self._synced = 0.0
         for entry in _lines(self.path):
             if entry.get("status") != "started":
                 self.entries[entry["file"]] = entry
@@ -122,14 +127,14 @@ class Ledger:
             "start": begun[-1]["start"] if begun else "",
             "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
-        self._append(self.path, whole, sync=True)
+        self._append(self.path, whole, sync=time.monotonic() - self._synced > _SYNCED)
         self.entries[str(file)] = whole
         return whole
 
     def tidy(self) -> None:
         """Leave one line a file, and forget the beginnings that came to an end."""
         text = "".join(json.dumps(entry) + "\n" for entry in self.entries.values())
-        if self.path.is_file() and self.path.read_bytes() != text.encode():
+        if self.path.is_file():
             atomic_write(self.path, lambda path: path.write_text(text, encoding="utf-8"))
         open_ends = [line for lines in self._begun.values() for line in lines]
         if open_ends:
@@ -147,6 +152,7 @@ class Ledger:
                 stream.flush()
                 if sync:
                     os.fsync(stream.fileno())
+                    self._synced = time.monotonic()
         except OSError as error:
             raise WriteError(
                 f"The ledger {path} cannot be written: {error.strerror or error}.",

@@ -17,7 +17,7 @@ __all__ = ["Doubts", "look_at", "undecided", "worst_first"]
 
 UNCERTAIN = 0.5  # mean doubt, of at most 1, where something is or nearly is
 _FEW = 5  # files, among which none stands out
-_LOOKED_AT = 60_000  # voxels
+_LOOKED_AT = 20_000  # voxels
 
 
 def look_at(probability: np.ndarray, mask: np.ndarray, image: Volume, model: Model) -> dict[str, Any]:

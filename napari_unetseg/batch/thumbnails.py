@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from napari_unetseg.batch.outputs import thumbnail
-from napari_unetseg.figures import overlay, save_png
+from napari_unetseg.figures import overlay
+from napari_unetseg.io import atomic_write
 
 __all__ = ["contact_sheet", "save_thumbnail"]
 
@@ -59,7 +60,9 @@ def contact_sheet(path: Path, entries: Sequence[Mapping[str, Any]], folder: Path
         name = Path(entry["file"]).name.encode("ascii", "replace").decode()
         draw.text((left, top + SIDE + 1), name if len(name) <= 24 else f"{name[:14]}..{name[-8:]}", fill=_COLOURS[""])
         draw.text((left, top + SIDE + 13), state or f"doubt {entry.get('doubt') or 0:.2f}", fill=colour)
-    return save_png(path, np.asarray(page))
+    # hardly larger than with more effort, which would cost as much as the rest of a run over a hundred small files
+    atomic_write(path, lambda beside: page.save(beside, "PNG", compress_level=1))
+    return path
 
 
 def load_thumbnail(entry: Mapping[str, Any], folder: Path) -> Any:

@@ -50,6 +50,7 @@ __all__ = [
 _TILE = {2: 512, 3: 96}  # largest tile side unless the plan says otherwise; larger ones only cost memory
 _MARGIN = {2: 16, 3: 4}  # measured on nets trained for a minute (docs/benchmarks.md); in 3D it costs more
 _BATCH_VOXELS = {"cpu": 2**16, "cuda": 2**21, "mps": 2**19}
+_SLOW = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _ANSWERS = 8  # constant tiles whose answer is kept
 
 
@@ -274,9 +275,10 @@ def poll(control: Control | None) -> None:
 
 @contextlib.contextmanager
 def interruptible(net: nn.Module, control: Control | None) -> Iterator[None]:
-    """Poll `control` before every module of the net too: a large net may take seconds a tile."""
+    """Poll `control` before every convolution of the net too: a large net may take seconds a tile."""
     modules = net.modules() if control is not None else ()
-    hooks = [module.register_forward_pre_hook(lambda *_: poll(control)) for module in modules]
+    slow = [module for module in modules if isinstance(module, _SLOW)]  # hooks on all would cost small images 3 ms
+    hooks = [module.register_forward_pre_hook(lambda *_: poll(control)) for module in slow]
     try:
         yield
     finally:
