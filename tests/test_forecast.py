@@ -63,7 +63,7 @@ def test_with_fewer_than_three_rounds_it_says_that_it_is_too_early():
     told = forecast([10, 30], [0.5, 0.7], [20, 20], total=50)
     assert told.early
     assert told.sentence() == (
-        "Too early to say what more strokes are worth: 2 of the 3 rounds of corrections it takes are scored."
+        "Too early to say what more strokes are worth: it takes 3 rounds of corrections; there are 2 so far."
     )
     assert forecast([10, 10, 10], [0.5, 0.6, 0.5], [5, 5, 5], total=15).early
 

@@ -114,8 +114,8 @@ class Forecast:
     def sentence(self) -> str:
         """What more annotation is worth, in plain words."""
         if self.early:
-            have = f"{self.rounds} of the {FEWEST} rounds" if self.rounds else f"none of the {FEWEST} rounds"
-            return f"Too early to say what more strokes are worth: {have} of corrections it takes are scored."
+            have = f"there {'is' if self.rounds == 1 else 'are'} {self.rounds or 'none'} so far"
+            return f"Too early to say what more strokes are worth: it takes {FEWEST} rounds of corrections; {have}."
         told = f"{self.now:.2f} → about {self.value:.2f} ({self.low:.2f}–{self.high:.2f})"
         said = f"Another {self.more} strokes: Dice on new strokes {told}."
         if self.value - self.now < _FLAT and self.high - self.now < 3 * _FLAT:

@@ -234,7 +234,8 @@ class WorthView(_View):
         self.sentence = label("")
         self.details = label("", "muted")
         self.column.addWidget(self.sentence)
-        self.column.addWidget(label("Dice on new strokes, by the number of strokes learned", "muted"))
+        self.column.addWidget(head := label("Dice on new strokes, by the number of strokes learned", "muted"))
+        self._curve = (head, self.score)
         self.column.addWidget(self.score)
         self.column.addWidget(self.details)
         self.set_look(look)
@@ -266,6 +267,9 @@ class WorthView(_View):
             for item in (*ends, pg.FillBetweenItem(*ends, brush=band)):
                 self.score.addItem(item)
             self.score.plot(told.strokes, told.middle, pen=pg.mkPen(self._look.edge, width=2.5))
+        scored = any(np.isfinite(c.dice(name)) for c in shown for name in names)
+        for part in self._curve:
+            part.setVisible(scored)
         self.sentence.setText(told.sentence())
         self.details.setText(self._by_class(list(names)))
         _describe(self.score, f"{told.sentence()} {self.details.text()}")
