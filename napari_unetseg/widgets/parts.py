@@ -113,7 +113,7 @@ class _Header(QFrame):
         self.state.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.arrow = label("▸", wrap=False)
         layout = row(self.number, self.title, self.state, self.arrow, stretch=(0, 0, 1, 0), spacing=8)
-        layout.setContentsMargins(8, 5, 8, 5)
+        layout.setContentsMargins(5, 5, 8, 5)
         self.setLayout(layout)
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:

@@ -105,7 +105,7 @@ QLabel[role="badge"][kind="saved"] {{ background: {c.good}; color: {readable_on(
 QPushButton[role="switch"] {{ padding: 2px 8px; border-radius: 8px; background: {c.foreground}; color: {c.muted}; }}
 QPushButton[role="switch"]:hover {{ background: {c.primary}; }}
 QPushButton[role="switch"]:checked {{ background: {c.primary}; color: {c.text}; border: 1px solid {c.edge}; }}
-QFrame[role="header"] {{ background: {c.foreground}; border-radius: 4px; }}
+QFrame[role="header"] {{ background: {c.foreground}; border-radius: 4px; border-left: 3px solid {c.foreground}; }}
 QFrame[role="header"][kind="next"] {{ border-left: 3px solid {c.edge}; }}
 QLabel[role="title"][kind="blocked"], QLabel[role="number"][kind="blocked"] {{ color: {c.muted}; }}
 QFrame[role="header"]:hover {{ background: {c.primary}; }}
