@@ -14,14 +14,13 @@ import numpy as np
 from scipy import ndimage
 
 from napari_unetseg.io import atomic_write
+from napari_unetseg.palette import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["curves", "overlay", "panels", "reliability_diagram", "save_png", "strips"]
 
-# Okabe and Ito's palette, told apart by colour-blind eyes and in print; background first
-_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442")
 _FILL = 0.35
 _DPI = 110
 _TILE = 320  # least height of a panel, in pixels
@@ -55,7 +54,7 @@ def overlay(
     (Y, X, 3) uint8 ndarray
     """
     rgb = _shown(np.asarray(image))
-    palette = np.array([_rgb(colour) for colour in colours or _COLOURS])
+    palette = np.array([_rgb(colour) for colour in colours or PALETTE])
     mask = np.zeros(rgb.shape[:2], np.uint8) if mask is None else np.asarray(mask)
     drawn = palette[mask % len(palette)]
     inside, edge = mask > 0, _outline(mask)
@@ -162,7 +161,7 @@ def strips(values: Mapping[str, Sequence[float]], title: str) -> np.ndarray:
     for place, found in enumerate(values.values()):
         if not len(found):
             continue
-        colour = _COLOURS[place % (len(_COLOURS) - 1)]
+        colour = PALETTE[place % (len(PALETTE) - 1)]
         heights = place + jitter.uniform(-0.18, 0.18, len(found))
         axes.scatter(found, heights, s=14, color=colour, alpha=0.5, linewidths=0)
         axes.errorbar(np.mean(found), place, xerr=np.std(found, ddof=1) if len(found) > 1 else None, color="0.15",
@@ -195,15 +194,15 @@ def reliability_diagram(before: Sequence[Sequence[float]], after: Sequence[Seque
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":", label="honest")
     for rows, name, colour, style in (
-        (before, "as trained", _COLOURS[1], "--"),
-        (after, "calibrated", _COLOURS[0], "-"),
+        (before, "as trained", PALETTE[1], "--"),
+        (after, "calibrated", PALETTE[0], "-"),
     ):
         said, was, count = np.array(rows, float).reshape(-1, 3).T
         error = float((np.abs(said - was) * count).sum() / max(count.sum(), 1))
         axes.plot(said, was, style, color=colour, marker="o", markersize=4, label=f"{name}, ECE {error:.3f}")
     _, _, count = np.array(after, float).reshape(-1, 3).T
     centres = (np.floor(np.array(after, float).reshape(-1, 3)[:, 0].clip(0, 0.999) * 10) + 0.5) / 10
-    below.bar(centres, count / max(count.sum(), 1), width=0.085, color=_COLOURS[5])
+    below.bar(centres, count / max(count.sum(), 1), width=0.085, color=PALETTE[5])
     below.set_yscale("log")
     below.set_ylabel("share", fontsize=8)
     below.set_xlabel("probability of a class", fontsize=9)
@@ -226,9 +225,9 @@ def _draw_loss(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
     window = max(1, len(loss) // 25)
     smooth = ndimage.uniform_filter1d(loss, window, mode="nearest")
     many = window > 1
-    axes.plot(steps, loss, color=_COLOURS[5], linewidth=0.7 if many else 1.6, label="each step" if many else None)
+    axes.plot(steps, loss, color=PALETTE[5], linewidth=0.7 if many else 1.6, label="each step" if many else None)
     if many:
-        axes.plot(steps, smooth, color=_COLOURS[0], linewidth=1.8, label=f"mean of {window} values")
+        axes.plot(steps, smooth, color=PALETTE[0], linewidth=1.8, label=f"mean of {window} values")
         axes.legend(frameon=False, fontsize=8)
     # a few wild steps at the start must not flatten the rest
     low, high = loss.min(), max(np.percentile(loss, 99), smooth.max())
@@ -241,7 +240,7 @@ def _draw_scores(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
     _frame(axes, "score", empty=not classes)
     axes.set_ylim(-0.02, 1.02)
     for place, name in enumerate(classes):
-        colour = _COLOURS[1:-1][place % (len(_COLOURS) - 2)]
+        colour = PALETTE[1:-1][place % (len(PALETTE) - 2)]
         for metric, style in (("Dice", "-"), ("Jaccard", "--")):
             steps, values = _series(history, f"{metric.lower()} {name}")
             if len(steps):

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Collection, Sequence
 
 from napari_unetseg.errors import ProjectError
+from napari_unetseg.palette import PALETTE
 
 __all__ = ["MAX_CLASSES", "check_classes", "is_safe", "safe_name", "unique_name"]
 
@@ -14,9 +15,6 @@ MAX_CLASSES = 255  # annotations are uint8: 0 is unlabelled, then one value a cl
 _BYTES = 100  # of a name; file systems allow 255, and counters and suffixes are still to come
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
-
-# Okabe and Ito's palette, which colour-blind people can tell apart; the background first, in the coldest of them
-_PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442")
 
 
 def safe_name(text: str) -> str:
@@ -78,7 +76,7 @@ def check_classes(
                 hint="Give each class a name of its own.",
             )
     if colours is None:
-        return clean, tuple(_PALETTE[index % len(_PALETTE)] for index in range(len(clean)))
+        return clean, tuple(PALETTE[index % len(PALETTE)] for index in range(len(clean)))
     tints = tuple(str(colour).lower() for colour in colours)
     wrong = [tint for tint in tints if not _COLOUR.fullmatch(tint)]
     if wrong or len(tints) != len(clean):

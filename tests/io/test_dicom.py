@@ -178,6 +178,20 @@ def test_an_orientation_is_an_image_of_its_own(tmp_path):
     assert {io.read(path).shape for path in io.find_images(tmp_path)} == {(2, 8, 10), (4, 8, 10)}
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value"), [("PixelSpacing", [1, 1]), ("PixelSpacing", None), ("FrameOfReferenceUID", "1.2.3")]
+)
+def test_slices_of_another_pixel_size_or_frame_are_no_part_of_the_image(keyword, value, tmp_path):
+    def change(made, index):
+        if index < 2:
+            setattr(made, keyword, value)
+
+    dicoms.series(tmp_path, dicoms.values(), change=change)
+    with pytest.raises(ReadError, match="holds 2 series"):
+        io.read(tmp_path)
+    assert sorted(io.read(path).shape[0] for path in io.find_images(tmp_path)) == [2, 4]
+
+
 def test_a_directory_file_gives_what_it_lists(tmp_path):
     from pydicom.fileset import FileSet
 

@@ -11,6 +11,7 @@ import pytest
 import napari_unetseg.io as io
 from napari_unetseg.errors import ReadError, WriteError
 from napari_unetseg.io.dicom import family
+from napari_unetseg.palette import PALETTE
 from napari_unetseg.volume import LabelVolume
 
 hd = pytest.importorskip("highdicom")
@@ -134,6 +135,14 @@ def test_the_standard_asks_for_what_is_in_it_and_no_more(scan, tmp_path):
     for keyword in ("PatientName", "PatientID", "PatientBirthDate", "StudyInstanceUID", "FrameOfReferenceUID"):
         assert made[keyword].value == source[keyword].value, "a viewer files it with its study"
     assert made.SeriesInstanceUID != source.SeriesInstanceUID
+    assert made.ReferencedSeriesSequence[0].SeriesInstanceUID == source.SeriesInstanceUID
+    instances = made.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    assert {one.ReferencedSOPInstanceUID for one in instances} == {
+        pydicom.dcmread(file).SOPInstanceUID for file in scan.header["dicom"]["files"]
+    }
+    for number, segment in enumerate(made.SegmentSequence, start=1):  # viewers paint it as our window does
+        seen = hd.color.CIELabColor.from_dicom_value(tuple(segment.RecommendedDisplayCIELabValue)).to_rgb()
+        assert "#{:02x}{:02x}{:02x}".format(*seen) == PALETTE[number]
     optional = {
         attribute["keyword"]
         for module in modules

@@ -7,9 +7,14 @@ import gzip
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import dicoms
 import numpy as np
+import pydicom
 import pytest
 
 import napari_unetseg as nus
@@ -117,3 +122,31 @@ def test_a_run_over_a_study_names_nobody_but_in_dicom_seg(study, model, tmp_path
     segment_folder(study, tmp_path / "model", tmp_path / "nameless", Outputs(nameless=True))
     assert (tmp_path / "nameless" / "a.nii.gz").is_file()
     assert not traces(tmp_path / "nameless")
+
+
+def test_the_command_leaves_no_name_anywhere_on_the_disk(study, model, tmp_path):
+    """Temporary files, state and settings of the program too, and what it says when headers are damaged."""
+    place = tmp_path / "places"
+    homes = {
+        name: str(place / name) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME")
+    }
+    for home in homes.values():
+        Path(home).mkdir(parents=True)
+    for file in sorted((study / "b").iterdir())[:2]:  # the name where a number should be
+        header = pydicom.dcmread(file)
+        raw = file.read_bytes()
+        spacing = raw.index(b"PixelSpacing" if b"PixelSpacing" in raw else b"\x28\x00\x30\x00") + 8
+        length = int.from_bytes(raw[spacing - 2 : spacing], "little")
+        assert length >= len("Zebulon"), header.PixelSpacing
+        file.write_bytes(raw[:spacing] + b"Zebulon".ljust(length) + raw[spacing + length :])
+    model.save(tmp_path / "model")
+    words = [sys.executable, "-X", "dev", "-m", "napari_unetseg.cli", "segment", study, "-m", tmp_path / "model"]
+    words += ["-o", tmp_path / "out", "--probabilities", "--nifti"]
+    env = {**os.environ, **homes, "PYTHONPATH": str(Path(__file__).parents[2])}
+    run = subprocess.run([*map(str, words)], capture_output=True, env=env, cwd=place, text=True, errors="replace")
+    assert run.returncode == 1, run.stderr
+    assert "3 of 4 files segmented" in run.stdout  # slices without a pixel size are an image of their own
+    assert not [trace for trace in dicoms.TRACES if trace in (run.stdout + run.stderr).lower()]
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"table.csv", "report.html", "contact-sheet.png"}
+    assert not traces(tmp_path / "out")
+    assert not traces(place)

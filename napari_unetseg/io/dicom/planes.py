@@ -14,6 +14,7 @@ from napari_unetseg.volume import Geometry
 __all__ = ["Plane", "Stack", "gather", "place", "planes_of"]
 
 _TURN = 1e-3  # directions that differ by less are the same
+_PIXEL = 0.01  # relative difference of pixel sizes within one image
 _SAME = 0.01  # mm: planes nearer than this lie at one position
 _EVEN = 0.02  # share of the distance by which even planes may miss their place
 _TILT = 0.2  # degrees from which a shear is worth a sentence
@@ -113,7 +114,10 @@ def _planes(header: Header) -> list[Plane]:
 
 
 def gather(planes: Iterable[Plane]) -> list[list[Plane]]:
-    """Planes that make one image each: same size, same directions; those without a place alone, unless of a scanner."""
+    """Planes that make one image each: same size of picture and pixel, same directions, same frame of reference.
+
+    Those without a place are alone, unless they are of a scanner.
+    """
     groups: list[list[Plane]] = []
     for plane in planes:
         home = next((group for group in groups if _together(group[0], plane)), None)
@@ -341,9 +345,16 @@ def _together(a: Plane, b: Plane) -> bool:
     if a.position is None:
         scanned = a.header.modality in _STACKED and not (a.header.is_screenshot or b.header.is_screenshot)
         return a.header is b.header or scanned
-    if a.directions is None or b.directions is None:
+    if a.directions is None or b.directions is None or not _same_pixels(a, b):
         return False
-    return bool(np.abs(a.directions - b.directions).max() < _TURN)
+    frames = {plane.header.get("FrameOfReferenceUID") for plane in (a, b)} - {None}
+    return len(frames) < 2 and bool(np.abs(a.directions - b.directions).max() < _TURN)
+
+
+def _same_pixels(a: Plane, b: Plane) -> bool:
+    if a.spacing is None or b.spacing is None:
+        return a.spacing is b.spacing
+    return np.allclose(a.spacing, b.spacing, rtol=_PIXEL)
 
 
 def _directions(numbers: tuple[float, ...] | None) -> np.ndarray | None:

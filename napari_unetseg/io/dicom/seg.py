@@ -17,6 +17,7 @@ from napari_unetseg.io.dicom.headers import Header, quiet, read_header, wordless
 from napari_unetseg.io.dicom.pixels import Decoder
 from napari_unetseg.io.dicom.planes import Plane, place, planes_of
 from napari_unetseg.io.formats import compact
+from napari_unetseg.palette import PALETTE
 from napari_unetseg.volume import Geometry, LabelVolume
 
 __all__ = ["read_segmentation", "write_segmentation"]
@@ -234,4 +235,5 @@ def _segment(number: int, classes: Sequence[str]) -> Any:
             version=napari_unetseg.__version__,
             family=hd.sr.CodedConcept("123110", "DCM", "Artificial Intelligence"),
         ),
+        display_color=hd.color.CIELabColor.from_string(PALETTE[number % len(PALETTE)]),
     )
