@@ -24,7 +24,7 @@ from napari_unetseg.data import Dataset, Prepared, Sample, fit_normalisation, lo
 from napari_unetseg.data.annotation import check_counts, count_known
 from napari_unetseg.data.seen import describe_seen
 from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute
-from napari_unetseg.errors import PlanError, Stopped
+from napari_unetseg.errors import PlanError
 from napari_unetseg.events import Control, Event, Started, StepDone, TileDone, Validated, until_stopped, verb
 from napari_unetseg.inference.calibration import calibrated_plan
 from napari_unetseg.inference.evaluate import evaluate
@@ -33,6 +33,7 @@ from napari_unetseg.losses import class_logits
 from napari_unetseg.nets import Model, build
 from napari_unetseg.nets.assembly import Padded
 from napari_unetseg.nets.instant import ANISOTROPIES, InstantNet
+from napari_unetseg.nets.stopping import interruptible
 from napari_unetseg.plan import Plan
 from napari_unetseg.scores import Scores
 
@@ -173,9 +174,7 @@ def _collect(
     jobs, governor = list(_jobs(images, plan, share, rng)), ThreadGovernor()
     found: list[tuple[torch.Tensor, ...]] = []
     for number, (image, region, labels) in enumerate(jobs):
-        if control.stopped:
-            raise Stopped("The instant model was stopped.", hint="Nothing was changed.")
-        with torch.no_grad(), governor.step():
+        with torch.no_grad(), governor.step(), interruptible(control, features):
             pixels = torch.from_numpy(np.ascontiguousarray(image[(slice(None), *region)]))
             there = features(compute.place(pixels[None]))[0].cpu().flatten(1)
         chosen = np.flatnonzero(labels >= 0)
@@ -240,8 +239,7 @@ def learn_lesson(
     torch.set_num_threads(1)  # for steps this small a second thread costs more than it saves, much more under load
     try:
         for step in range(1, _STEPS + 1):
-            if control.stopped:
-                raise Stopped("The instant model was stopped.", hint="Nothing was changed.")
+            control.poll()
             some = torch.randint(len(every), (_BATCH,))
             logits = class_logits(net.classify(every[some].T.reshape(1, *shape[:-1], _BATCH)))[0].flatten(1).T
             loss = functional.cross_entropy(logits, wanted[some])

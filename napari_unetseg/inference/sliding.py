@@ -277,7 +277,8 @@ def poll(control: Control | None) -> None:
 def interruptible(net: nn.Module, control: Control | None) -> Iterator[None]:
     """Poll `control` before every convolution of the net too: a large net may take seconds a tile."""
     modules = net.modules() if control is not None else ()
-    slow = [module for module in modules if isinstance(module, _SLOW)]  # hooks on all would cost small images 3 ms
+    # hooks on all would cost small images 3 ms
+    slow = [module for module in modules if isinstance(module, _SLOW) or getattr(module, "slow", False)]
     hooks = [module.register_forward_pre_hook(lambda *_: poll(control)) for module in slow]
     try:
         yield

@@ -107,7 +107,9 @@ class Features(nn.Module):
     def __init__(self, dims: int, channels: int, anisotropy: float = 1.0) -> None:
         super().__init__()
         self.dims = dims
-        self.sigmas = [[sigma / step for step in (anisotropy, 1.0, 1.0)[-dims:]] for sigma in SIGMAS]
+        self.scales = nn.ModuleList(
+            _Scale([sigma / step for step in (anisotropy, 1.0, 1.0)[-dims:]]) for sigma in SIGMAS
+        )
         self.divisor = _pool(SIGMAS[-1])
         colours = min(channels, _MOST_COLOURS)
         self.register_buffer("mix", torch.eye(colours, channels))
@@ -119,29 +121,69 @@ class Features(nn.Module):
             x = torch.einsum("bc...,mc->bm...", x.float(), self.mix)
             rows, colours, *size = x.shape
             x = x.reshape(rows * colours, 1, *size)
-            found = torch.cat([x, *(self._scale(x, sigmas) for sigmas in self.sigmas)], dim=1)
+            found = torch.cat([x, *(scale(x) for scale in self.scales)], dim=1)
             return found.reshape(rows, self.out, *size)
 
-    def _scale(self, x: Tensor, sigmas: Sequence[float]) -> Tensor:
-        size = x.shape[2:]
-        pools = [_pool(sigma) for sigma in sigmas]
-        if max(pools) > 1:
-            x = (functional.avg_pool2d if self.dims == 2 else functional.avg_pool3d)(x, pools)
-        sigmas = [math.sqrt(s**2 - (p**2 - 1) / 12) / p for s, p in zip(sigmas, pools, strict=True)]
-        smooth = _gaussian(torch.cat([x, x * x]), sigmas)
-        smooth, square = smooth.chunk(2)
-        contrast = (square - smooth**2).clamp_min(1e-6).sqrt()
-        first = [s * _difference(smooth, axis) for axis, s in enumerate(sigmas)]
+
+class _Scale(nn.Module):
+    """Features at one scale; of modules, between which a tile can be stopped.
+
+    Parameters
+    ----------
+    sigmas : sequence of float
+        In voxels, one an axis.
+    """
+
+    def __init__(self, sigmas: Sequence[float]) -> None:
+        super().__init__()
+        self.pools = [_pool(sigma) for sigma in sigmas]
+        self.sigmas = [math.sqrt(s**2 - (p**2 - 1) / 12) / p for s, p in zip(sigmas, self.pools, strict=True)]
+        self.smooth, self.bend = _Smooth(self.sigmas), _Bend(self.sigmas)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features ``(B, 3 + dims, *size)`` of ``(B, 1, *size)``."""
+        size, flat = x.shape[2:], x.ndim == 4
+        if max(self.pools) > 1:
+            x = (functional.avg_pool2d if flat else functional.avg_pool3d)(x, self.pools)
+        smooth, contrast = self.smooth(x)
+        first = [s * _difference(smooth, axis) for axis, s in enumerate(self.sigmas)]
         slope = torch.cat(first, dim=1).square().sum(dim=1, keepdim=True).add(1e-6).sqrt()
+        found = torch.cat([smooth, slope, contrast, self.bend(smooth, first)], dim=1)
+        if max(self.pools) > 1:
+            found = functional.interpolate(found, size, mode="bilinear" if flat else "trilinear")
+        return found
+
+
+class _Smooth(nn.Module):
+    """Smoothed image, and the local contrast in it."""
+
+    slow = True  # a tile can be stopped before it
+
+    def __init__(self, sigmas: Sequence[float]) -> None:
+        super().__init__()
+        self.sigmas = sigmas
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        smooth, square = _gaussian(torch.cat([x, x * x]), self.sigmas).chunk(2)
+        return smooth, (square - smooth**2).clamp_min(1e-6).sqrt()
+
+
+class _Bend(nn.Module):
+    """Eigenvalues of the Hessian."""
+
+    slow = True  # a tile can be stopped before it
+
+    def __init__(self, sigmas: Sequence[float]) -> None:
+        super().__init__()
+        self.sigmas = sigmas
+
+    def forward(self, smooth: Tensor, first: Sequence[Tensor]) -> Tensor:
         second = {
             (i, j): s * _difference(first[j], i) if i != j else s * s * _second(smooth, i)
-            for i, s in enumerate(sigmas)
-            for j in range(i, self.dims)
+            for i, s in enumerate(self.sigmas)
+            for j in range(i, len(self.sigmas))
         }
-        found = torch.cat([smooth, slope, contrast, _eigenvalues(second, self.dims)], dim=1)
-        if max(pools) > 1:
-            found = functional.interpolate(found, size, mode="bilinear" if self.dims == 2 else "trilinear")
-        return found
+        return _eigenvalues(second, len(self.sigmas))
 
 
 def _pool(sigma: float) -> int:

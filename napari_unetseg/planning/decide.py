@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -78,14 +78,18 @@ def complete_plan(
     make_recipe(plan.training.recipe)
     check_steps(plan.post.steps)
     asked, plan = plan, plan.change(data={"labels": dataset.labels})
-    plan = _net(plan, dataset, samples, device, notes)
-    plan = _patch(plan, samples, device, notes, control)
-    plan = _depth(plan, notes)
-    plan = _batch(plan, device)
-    if (room := free_memory(device) if free is None else free) is not None:
-        plan = _fit_memory(plan, asked, device, notes, room)
-    plan = _augmentation(plan, dataset, samples, notes, control)
-    plan = _rate(_teacher(plan, samples, notes, control))
+    decisions: tuple[Callable[[Plan], Plan], ...] = (
+        lambda plan: _net(plan, dataset, samples, device, notes),
+        lambda plan: _patch(plan, samples, device, notes, control),
+        lambda plan: _depth(plan, notes),
+        lambda plan: _batch(plan, device),
+        lambda plan: _fit_memory(plan, asked, device, notes, free),
+        lambda plan: _augmentation(plan, dataset, samples, notes, control),
+        lambda plan: _teacher(plan, samples, notes, control),
+        _rate,
+    )
+    for decide in until_stopped(decisions, control):
+        plan = decide(plan)
     if plan.training.minutes is None and plan.training.epochs is None:
         plan = plan.change(training={"minutes": _MINUTES})
         notes.append(f"Trains for {_MINUTES:g} minutes; Stop keeps the best so far.")
@@ -234,8 +238,11 @@ def _batch(plan: Plan, device: torch.device) -> Plan:
     return plan.change(training={"batch_size": int(np.clip(room // int(np.prod(plan.patch)), 1, 16))})
 
 
-def _fit_memory(plan: Plan, asked: Plan, device: torch.device, notes: list[str], free: int) -> Plan:
+def _fit_memory(plan: Plan, asked: Plan, device: torch.device, notes: list[str], free: int | None) -> Plan:
     """Fewer patches a step, then smaller ones, then a narrower net, until a step fits; what was asked for stays."""
+    room = free_memory(device) if free is None else free
+    if room is None:
+        return plan
     precision: str = plan.training.precision
     if precision == "auto":
         precision = half_precision(device) or "float32" if device.type == "cuda" else "float32"
@@ -245,13 +252,13 @@ def _fit_memory(plan: Plan, asked: Plan, device: torch.device, notes: list[str],
 
     before = plan
     for smaller in (_fewer_patches, _smaller_patch, _narrower):
-        while needs(plan) > _SHARE * free and (less := smaller(plan, asked)) is not None:
+        while needs(plan) > _SHARE * room and (less := smaller(plan, asked)) is not None:
             plan = less
     if plan != before:
         training, width = plan.training, plan.net.width
         sides = " x ".join(map(str, plan.patch))
         notes.append(
-            f"{free / 2**30:.1f} GB of memory are free, and a step as usual needs {needs(before) / 2**30:.1f}: "
+            f"{room / 2**30:.1f} GB of memory are free, and a step as usual needs {needs(before) / 2**30:.1f}: "
             f"{training.batch_size} patch{'es' * (training.batch_size != 1)} of {sides} a step, width {width:g}."
         )
     return plan
