@@ -1,11 +1,11 @@
 """Volumes by a 3D net, by planes with their neighbours (2.5D), and by planes along one axis and along all three.
 
     python benchmarks/slices.py DATA [--steps 200] [--width 0.25] [--learn 40] [--score 12] [--seeds 1]
-        [--nets 3D,2D,2.5D]
+        [--nets 3D,2D,2.5D-1,2.5D-2]
 
 DATA holds volumes and split.json. Each net is trained for as many steps, with the patch and batch that planning
-chooses, on volumes of folds 1.., and scored on volumes of fold 0; 2.5D sees two planes on each side. Seconds are the
-processor's, of one thread.
+chooses, on volumes of folds 1.., and scored on volumes of fold 0; 2.5D sees one or two planes on each side. Seconds are
+the processor's, of one thread.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from napari_unetseg.training import fine_tune
 NETS = {
     "3D": {"net": {"dims": 3}},
     "2D": {"net": {"dims": 2}},
-    "2.5D": {"net": {"dims": 2}, "data": {"neighbours": 2}},
+    "2.5D-1": {"net": {"dims": 2}, "data": {"neighbours": 1}},
+    "2.5D-2": {"net": {"dims": 2}, "data": {"neighbours": 2}},
 }
 
 
