@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -32,8 +33,8 @@ class Photographer:
     """A window at work, and its pictures."""
 
     def __init__(self, minutes: float) -> None:
-        self.place = Path(tempfile.mkdtemp())
-        for name in ("HOME", "XDG_STATE_HOME", "XDG_DATA_HOME"):  # nothing of this computer is in the pictures
+        self.place = Path(tempfile.mkdtemp(prefix="pictures-", dir=Path.home()))  # so that paths are short
+        for name in ("XDG_STATE_HOME", "XDG_DATA_HOME"):  # no project of this computer is offered to go on with
             os.environ[name] = str(self.place)
         self.truths = {image.stem: read_labels(mask).data for image, mask in sample("nuclei-2d").pairs}
         self.rng = np.random.default_rng(0)
@@ -186,6 +187,7 @@ def main() -> None:
     review(at)
     at.bench.shutdown()
     at.viewer.close()
+    shutil.rmtree(at.place)
 
 
 if __name__ == "__main__":

@@ -148,8 +148,8 @@ class AnnotatePanel(Panel):
         layout = QVBoxLayout(box)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(5)
-        layout.addLayout(row(self.copy_mask, self.done, self.where, stretch=(1, 1, 1)))
-        layout.addWidget(self.between)
+        layout.addLayout(row(self.copy_mask, self.done, stretch=(1, 1)))
+        layout.addLayout(row(self.where, self.between, stretch=(1, 1)))
         return box
 
     def _make_keys(self) -> QWidget:

@@ -57,7 +57,8 @@ class AnswerBar(QWidget):
         """Bring badge, sentence and switch up to date."""
         who, workspace = self.answers.who, self.context.workspace
         training = workspace.stage == "training"
-        self.badge.setText("waiting" if training and not who else _NAMES[who])
+        busy = training or workspace.stage == "predicting"
+        self.badge.setText("waiting" if busy and not who else _NAMES[who])
         if self.badge.property("kind") != who:
             self.badge.setProperty("kind", who)
             repolish(self.badge)

@@ -99,7 +99,7 @@ class CurvesView(_View):
         self._loss_title = label("Loss", "muted", wrap=False)
         self._score_title = label("held out", "muted", wrap=False)
         self._loss_now = label("", "muted", wrap=False)
-        self._score_now = label("", "muted", wrap=False)
+        self._score_now = label("", "muted")  # may be wide: many classes, long names
         for now in (self._loss_now, self._score_now):
             now.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self._score_now.setTextFormat(Qt.TextFormat.RichText)  # each name with a dot in the colour of its curve

@@ -193,7 +193,7 @@ class ReviewPanel(Panel):
             item.setToolTip(2, scores.sentence() if scores else "Nothing was held out to measure on.")
             self.rounds.addTopLevelItem(item)
         self.rounds.blockSignals(False)
-        self.rounds.setFixedHeight(min(max(2, len(rounds)), 5) * max(22, self.rounds.sizeHintForRow(0)) + 8)
+        self.rounds.setFixedHeight(min(max(1, len(rounds)), 5) * max(22, self.rounds.sizeHintForRow(0)) + 8)
         for widget in (self.rounds, self._rounds_title, self._back):
             widget.setVisible(bool(rounds))
 

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractItemView,
     QAbstractSpinBox,
+    QApplication,
     QComboBox,
     QLineEdit,
     QProgressBar,
@@ -17,8 +18,11 @@ from qtpy.QtWidgets import (
     QSlider,
 )
 
+from napari_unetseg.scores import Scores
 from napari_unetseg.widgets.keys import HELP
 from napari_unetseg.widgets.theme import SERIES, contrast, look, readable_on, seen_on
+from napari_unetseg.widgets.workbench import WIDTH
+from napari_unetseg.workspace import Curves
 
 CONTROLS = (QAbstractButton, QAbstractItemView, QAbstractSpinBox, QComboBox, QLineEdit, QProgressBar, QSlider)
 DOCS = Path(__file__).parents[2] / "docs"
@@ -122,3 +126,23 @@ def test_the_keys_listed_are_the_keys_bound(bench):
     assert {keys.replace("`", "").replace(" ", ""): words for keys, words in rows.items()} == {
         keys.replace(" ", ""): words for keys, words in HELP
     }
+
+
+def test_the_dock_stays_narrow(bench):
+    """With a volume in hand, everything open and scores of several classes, on a screen of 1280 pixels."""
+    bench.images.go_to("volume")
+    found = {"background of it": 0.5, "object": 0.25, "class 2": 0.75}
+    scores = Scores(found, found, "strokes of 2 held-out volumes", ("volume",), 900, "m")
+    for section in bench.sections:
+        section.set_open(True)
+    bench.train.advanced.button.click()
+    bench.truth.button.click()
+    bench.why.button.click()
+    curves = bench.train.curves.training
+    bench.train.curves.show()
+    curves.show_curves(Curves(1, [1, 2], [0.9, 0.5], [(2, scores)], kept=2))
+    curves.draw()
+    QApplication.processEvents()
+    bar = bench.column.verticalScrollBar().sizeHint().width()
+    wide = {one.content.title: one.minimumSizeHint().width() for one in bench.sections}
+    assert bench.column.widget().minimumSizeHint().width() + bar <= WIDTH, wide
