@@ -27,7 +27,7 @@ def test_plan_says_what_why_and_how_long(tmp_path, cli):
     assert not list(tmp_path.glob("model*"))
     code, out, _ = cli("plan", folder, "--plan", file)  # what it wrote leaves nothing to decide
     assert code == 0
-    assert len(out.splitlines()) == 2  # what the labels mean, and the cost
+    assert len(out.splitlines()) == 3  # what the labels mean, the device, and the cost
     assert cli("plan", tmp_path / "nothing")[0] == 2
 
 

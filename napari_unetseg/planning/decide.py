@@ -82,11 +82,11 @@ def complete_plan(
         lambda plan: _net(plan, dataset, samples, device, notes),
         lambda plan: _patch(plan, samples, device, notes, control),
         lambda plan: _depth(plan, notes),
-        lambda plan: _batch(plan, device),
+        lambda plan: _batch(plan, device, notes),
         lambda plan: _fit_memory(plan, asked, device, notes, free),
         lambda plan: _augmentation(plan, dataset, samples, notes, control),
         lambda plan: _teacher(plan, samples, notes, control),
-        _rate,
+        lambda plan: _rate(plan, notes),
     )
     for decide in until_stopped(decisions, control):
         plan = decide(plan)
@@ -109,15 +109,19 @@ def _teacher(plan: Plan, samples: Sequence[Sample], notes: list[str], control: C
     weight = round(max(0.0, 1 - share / _DENSE), 3)
     if weight:
         notes.append(f"{100 * share:.2g} % is labelled: the instant model answers first, and teaches the net the rest.")
+    else:
+        notes.append("At least half of all is labelled: the net learns from that alone, without the instant model.")
     return plan.change(training={"teacher": weight})
 
 
-def _rate(plan: Plan) -> Plan:
+def _rate(plan: Plan, notes: list[str]) -> Plan:
     """Three times the usual rate where layers are normalised: minutes are few, and such nets bear it."""
     if plan.given("training", "learning_rate") or plan.training.optimiser not in ("adam", "adamw"):
         return plan
     fast = plan.net.norm in ("instance", "batch", "group") and not plan.net.pretrained
-    return plan.change(training={"learning_rate": _FAST if fast else _USUAL})
+    rate = _FAST if fast else _USUAL
+    notes.append(f"Learning rate {rate:g}{', which a net with normalised layers bears' if fast else ''}.")
+    return plan.change(training={"learning_rate": rate})
 
 
 _NORMALISATION = {
@@ -163,6 +167,8 @@ def _net(plan: Plan, dataset: Dataset, samples: Sequence[Sample], device: torch.
     decided = decide_net(plan, device.type)
     if decided.get("width", 1.0) != 1.0:
         notes.append("Half the paper's width, about four times faster on this processor (width 1 is the paper's).")
+    elif "width" in decided:
+        notes.append("The paper's width, which this device has the speed for.")
     if "norm" in decided:
         notes.append(
             "Instance normalisation, which holds with one or two patches a step (norm 'paper' keeps the paper's)."
@@ -231,11 +237,17 @@ def _depth(plan: Plan, notes: list[str]) -> Plan:
     return shallower
 
 
-def _batch(plan: Plan, device: torch.device) -> Plan:
+def _batch(plan: Plan, device: torch.device, notes: list[str]) -> Plan:
     if plan.training.batch_size is not None:
         return plan
     room = (2**20 if device.type == "cuda" else 2**17) * plan.net.dims // 2
-    return plan.change(training={"batch_size": int(np.clip(room // int(np.prod(plan.patch)), 1, 16))})
+    size = int(np.clip(room // int(np.prod(plan.patch)), 1, 16))
+    notes.append(f"{_patches(size)} a step, about what keeps this device busy.")
+    return plan.change(training={"batch_size": size})
+
+
+def _patches(number: int) -> str:
+    return f"{number} patch{'es' * (number != 1)}"
 
 
 def _fit_memory(plan: Plan, asked: Plan, device: torch.device, notes: list[str], free: int | None) -> Plan:
@@ -259,7 +271,7 @@ def _fit_memory(plan: Plan, asked: Plan, device: torch.device, notes: list[str],
         sides = " x ".join(map(str, plan.patch))
         notes.append(
             f"{room / 2**30:.1f} GB of memory are free, and a step as usual needs {needs(before) / 2**30:.1f}: "
-            f"{training.batch_size} patch{'es' * (training.batch_size != 1)} of {sides} a step, width {width:g}."
+            f"{_patches(training.batch_size or 1)} of {sides} a step, width {width:g}."
         )
     return plan
 

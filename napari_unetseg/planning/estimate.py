@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from napari_unetseg.data import Dataset, Sample, load_dataset, prepare, split
-from napari_unetseg.devices import choose_compute, choose_device, free_memory
+from napari_unetseg.devices import Compute, choose_compute, choose_device, free_memory
 from napari_unetseg.events import Control, until_stopped
 from napari_unetseg.plan import Plan
 from napari_unetseg.planning.cost import measure_step, step_memory, steps_per_epoch
@@ -104,13 +104,14 @@ def plan_for(
     parts = split(dataset, plan.data, plan.training.seed)
     samples = [part.load() for part in until_stopped(parts.train, control)]
     plan, notes = complete_plan(plan, dataset, samples, choose_device(plan.training.device), control=control)
-    deciding = time.monotonic() - begin
-    estimate = _estimate(plan, samples, deciding * (1 + len(parts.heldout) / len(samples)), control)
-    return plan, (*dataset.notes, *notes), estimate
-
-
-def _estimate(plan: Plan, samples: Sequence[Sample], reading: float, control: Control | None) -> Estimate:
+    reading = (time.monotonic() - begin) * (1 + len(parts.heldout) / len(samples))
     compute = choose_compute(plan.training.device, plan.training.precision, plan.net.dims, control)
+    return plan, (*dataset.notes, *notes, compute.why), _estimate(plan, samples, reading, compute, control)
+
+
+def _estimate(
+    plan: Plan, samples: Sequence[Sample], reading: float, compute: Compute, control: Control | None
+) -> Estimate:
     begin = time.monotonic()
     prepare(samples[0], plan.normalisation)
     preparing = (time.monotonic() - begin) * sum(s.target.size for s in samples) / samples[0].target.size

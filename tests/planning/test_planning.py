@@ -95,7 +95,15 @@ def test_thick_slices_give_flat_patches():
 def test_what_was_given_stays(folder):
     given = nus.Plan(
         net={"width": 0.3, "depth": 4, "norm": "group"},
-        training={"patch": (32, 48), "batch_size": 3, "augment": 0.2, "epochs": 2, "precision": "float32"},
+        training={
+            "patch": (32, 48),
+            "batch_size": 3,
+            "augment": 0.2,
+            "epochs": 2,
+            "precision": "float32",
+            "learning_rate": 0.01,
+            "teacher": 0.5,
+        },
         data={"normalisation": {"kind": "percentile"}},
     )
     plan, notes = completed(folder, given, free=2**20)  # far too little memory
@@ -108,7 +116,8 @@ def test_what_was_given_stays(folder):
 def test_every_decision_has_a_sentence(folder):
     plan, notes = completed(folder, nus.Plan())
     told = " ".join(notes)
-    for word in ("width", "normalisation", "Patches of 64 x 64", "Augmentation", "5 minutes", "Intensities"):
+    words = ("width", "normalisation", "Patches of 64 x 64", "patches a step", "Learning rate 0.003", "is labelled")
+    for word in (*words, "Augmentation", "5 minutes", "Intensities"):
         assert word in told, word
     assert all(note.endswith(".") for note in notes)
     assert plan.net.depth is None
