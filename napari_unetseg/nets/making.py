@@ -118,7 +118,7 @@ def _with_instant(spec: NetSpec) -> Together:
         ) from None
     if instant.in_channels > spec.in_channels:
         raise PlanError(f"The part {_BESIDE!r} wants {channels} channels of {spec.in_channels}.", hint="Leave it out.")
-    return Together(unpadded(spec.model_copy(update={"parts": parts})), unpadded(instant), channels)
+    return Together(unpadded(spec.model_copy(update={"parts": parts})), unpadded(instant), channels, spec.outputs)
 
 
 def count_parameters(net: nn.Module) -> dict[str, int]:

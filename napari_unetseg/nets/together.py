@@ -25,23 +25,33 @@ class Together(nn.Module):
         where `net` sees the planes on both sides as well.
     channels : int
         That `instant` sees.
+    outputs : int
+        Of each.
+
+    Attributes
+    ----------
+    offset : (outputs,) float tensor
+        Added to the net's logits: it then says each class as often as the images hold it (`training.shares`).
     """
+
+    offset: Tensor
 
     SHARE = 0.5  # of the instant model in the mean
 
-    def __init__(self, net: nn.Module, instant: nn.Module, channels: int) -> None:
+    def __init__(self, net: nn.Module, instant: nn.Module, channels: int, outputs: int) -> None:
         super().__init__()
         self.net, self.instant = net, instant
         self.channels = channels
         self.divisor = math.lcm(int(net.divisor), int(instant.divisor))
-        # models saved while the share was a weight among the others
-        self.register_load_state_dict_pre_hook(lambda _, state, prefix, *__: state.pop(f"{prefix}share", None))
+        self.register_buffer("offset", torch.zeros(outputs))
+        self.register_load_state_dict_pre_hook(_as_now)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Return logits (B, outputs, *size) of an image (B, C, *size) whose sizes `divisor` divides."""
         logits = self.net(x)
         if isinstance(logits, list):  # deeply supervised training, which is the net's alone
             return logits
+        logits = logits + self.offset.to(logits.dtype).reshape(-1, *[1] * (logits.ndim - 2))
         before = (x.shape[1] - self.channels) // 2
         beside = self.instant(x[:, before : before + self.channels])
         weights = math.log(1 - self.SHARE), math.log(self.SHARE)
@@ -51,6 +61,12 @@ class Together(nn.Module):
             return together
         no = [_log_probability(-z.float()) + w for z, w in zip((logits, beside), weights, strict=True)]
         return together - torch.logaddexp(*no)
+
+
+def _as_now(both: Together, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Models saved while the share was a weight among the others, or before there was an offset."""
+    state.pop(f"{prefix}share", None)
+    state.setdefault(f"{prefix}offset", torch.zeros_like(both.offset))
 
 
 def _log_probability(logits: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ class Progress:
     best: dict[str, torch.Tensor] | None = None
     best_scores: Scores | None = None
     kept: tuple[int, float] = (0, 0.0)
+    offset: tuple[float, ...] = ()  # of the best weights' logits
     validated_at: int = -1
     top: float = -1.0
     floor: float = -1.0

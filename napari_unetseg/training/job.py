@@ -32,6 +32,7 @@ from napari_unetseg.scores import Scores
 from napari_unetseg.training.clock import Clock, Progress
 from napari_unetseg.training.feed import Feed
 from napari_unetseg.training.lead import Lead
+from napari_unetseg.training.shares import Shares
 from napari_unetseg.training.teacher import learn_hints
 
 __all__ = ["Job", "finish_job", "prepare_job"]
@@ -69,6 +70,8 @@ class Job:
     viewed: tuple[str, Any] | None = None
     seen: dict[str, Any] = field(default_factory=dict)
     held_out: dict[str, Any] = field(default_factory=dict)
+    shares: Shares | None = None
+    offset: tuple[float, ...] = ()  # of the net's logits now
 
     @property
     def predictor(self) -> Predictor:
@@ -90,6 +93,13 @@ class Job:
     def kept(self) -> str:
         """Which model is kept if the training ends now: ``instant``, ``start`` or ``net``."""
         return self.lead.kept(self.progress, self.start is not None)
+
+    def match_shares(self, control: Control) -> None:
+        """Let the net say each class as often as the instant model does."""
+        if self.shares is not None and self.progress.step:
+            alone = Predictor(self.average.average.eval(), self.plan, self.compute)
+            self.offset = tuple(float(one) for one in self.shares.offset(alone, control))
+            self.lead.shift(self.offset)
 
     def loss(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Loss of the plan on what is labelled, and what the teacher has to say about the rest."""
@@ -229,6 +239,7 @@ def finish_job(job: Job) -> Model:
     average = job.average.average.eval()
     if job.progress.best is not None:
         average.load_state_dict(job.progress.best)
+        job.lead.shift(job.progress.offset)
     else:
         job.progress.kept = job.progress.step, job.progress.seconds
     kept, start = job.kept, job.start

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from napari_unetseg.devices import Compute
@@ -48,8 +50,14 @@ class Lead:
     def begin(self, instant: Model, compute: Compute) -> None:
         """Let the instant model, scored, answer, and stand beside the net; without the lead after a hand-over."""
         net, beside = (one.net for one in (self.net, compute.place(instant.net)))
-        both = Together(net, beside, instant.plan.net.in_channels)  # type: ignore[arg-type]
+        both = Together(net, beside, instant.plan.net.in_channels, instant.plan.net.outputs)  # type: ignore[arg-type]
         self.instant, self.answer = instant, compute.place(Padded(both, both.divisor))
+
+    def shift(self, offset: Sequence[float]) -> None:
+        """Add to the net's logits in every answer; for one output, that of the second class."""
+        if self.instant is not None and len(offset):
+            both: Any = self.answer.net
+            both.offset.copy_(torch.tensor(offset[-len(both.offset) :]))
 
     def overtaken(self, scores: Scores, steps: int, heldout: bool) -> bool:
         """Whether the net, so scored after so many steps, takes the lead from the instant model."""

@@ -231,7 +231,7 @@ def _validate(job: Job, control: Control) -> Generator[Event, None, None]:
     if best:
         progress.best = {k: v.detach().cpu().clone() for k, v in job.average.average.state_dict().items()}
         progress.best_scores = scores
-        progress.kept = progress.step, progress.seconds
+        progress.kept, progress.offset = (progress.step, progress.seconds), job.offset
     progress.validated_at = progress.step
     row = {"step": progress.step, "seconds": round(progress.seconds, 2)}
     row.update({f"dice {name}": value for name, value in scores.dice.items()})
@@ -248,6 +248,7 @@ def _validate(job: Job, control: Control) -> Generator[Event, None, None]:
 def _try_to_score(job: Job, control: Control) -> Scores | None:
     """Scores on what was held out; None when memory ran out."""
     try:
+        job.match_shares(control)
         return evaluate(job.predictor, job.heldout or job.train, job.classes, job.rule, control)
     except OutOfMemory:
         return None

@@ -71,6 +71,7 @@ class Checkpoint:
             "floor": progress.floor,
             "scored": progress.scored,
             "kept": progress.kept,
+            "offset": progress.offset,
             "led": job.lead.handed_over,
             "labels": self._labels_of(job),
             "sampler": job.feed.state,
@@ -116,6 +117,7 @@ class Checkpoint:
             progress.validated_at = progress.step
             progress.top, progress.floor, progress.scored = facts["top"], facts["floor"], facts["scored"]
             progress.kept, job.lead.handed_over = tuple(facts["kept"]), facts["led"]
+            progress.offset = tuple(facts.get("offset", ()))
             step_to(job, facts["rungs"])
             job.feed.state = facts["sampler"]
             job.scaler.load_state_dict(facts["scale"])

@@ -24,6 +24,7 @@ from napari_unetseg.instant import fit_prepared, instant_plan
 from napari_unetseg.losses import class_logits
 from napari_unetseg.scores import Scores
 from napari_unetseg.training.preview import preview
+from napari_unetseg.training.shares import Shares
 
 if TYPE_CHECKING:
     from napari_unetseg.training.job import Job
@@ -55,6 +56,7 @@ def teach(job: Job, control: Control) -> Generator[Event, None, None]:
     scores = evaluate(predictor, job.heldout or job.train, job.classes, job.rule, control)
     model.scores = Scores.from_dict({**scores.to_dict(), "model": model.id})
     job.lead.begin(model, job.compute)
+    job.shares = Shares(job.train, predictor, job.plan.training.seed, control)
     best, steps = job.progress.best_scores, job.progress.step
     if best is not None and job.lead.overtaken(best, steps, bool(job.heldout)):
         job.lead.hand_over()  # as it comes from the rounds before

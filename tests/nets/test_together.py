@@ -59,3 +59,17 @@ def test_models_of_the_time_when_the_share_was_a_weight_are_read():
     both = build(NetSpec(width=0.1, parts={"instant": (1, 1)}))
     both.load_state_dict({**both.state_dict(), "net.share": torch.tensor(0.5)})
     assert not any("share" in name for name in both.state_dict())
+
+
+def test_the_offset_is_of_the_net_alone_and_models_without_one_are_read():
+    torch.manual_seed(0)
+    both = build(NetSpec(width=0.1, parts={"instant": (1, 1)})).eval()
+    state = both.state_dict()
+    old = {name: value for name, value in state.items() if not name.endswith("offset")}
+    both.net.offset.fill_(-1.5)
+    x = torch.randn(1, 1, 32, 32)
+    with torch.no_grad():
+        mean = (torch.sigmoid(both.net.net(x) - 1.5) + torch.sigmoid(both.net.instant(x))) / 2
+        torch.testing.assert_close(torch.sigmoid(both(x)), mean, atol=1e-5, rtol=0)
+    both.load_state_dict(old)
+    assert both.net.offset.item() == 0
