@@ -101,6 +101,18 @@ def test_highdicom_reads_it(scan, tmp_path):
     assert np.array_equal(pixels, expected)
 
 
+def test_simpleitk_finds_a_marked_voxel_at_the_same_place(scan, tmp_path):
+    """Through GDCM, which shares no code with what wrote it."""
+    sitk = pytest.importorskip("SimpleITK")
+    mask = np.zeros(scan.shape, np.uint8)
+    mask[2, 5, 7] = 1
+    labels = LabelVolume(mask, scan.geometry, header={**scan.header, "classes": ("background", "liver")})
+    seen = sitk.ReadImage(str(io.write(tmp_path / "mask.dcm", labels, like=scan)))
+    (index,) = np.argwhere(sitk.GetArrayFromImage(seen))
+    place = seen.TransformIndexToPhysicalPoint([int(i) for i in index[::-1]])
+    assert place == pytest.approx(scan.geometry.to_world((2, 5, 7)) * (-1, -1, 1), abs=1e-3)
+
+
 def lacking(made: pydicom.Dataset, module: str) -> list[str]:
     """Attributes of types 1 and 2 that the standard's tables ask of a module, and that are not there."""
     found = []
