@@ -137,6 +137,53 @@ def row(family: str, grid: str, folder: Path) -> list[str]:
     ]
 
 
+def dicom_row(folder: Path, tilt: float) -> list[str]:
+    """One line for a series, made by pydicom, and its segmentation, read through GDCM."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    import dicoms
+    import SimpleITK as sitk
+
+    values = np.random.default_rng(0).integers(0, 60000, (5, 6, 7)).astype(np.uint16)
+    name = f"series-{tilt}"
+    dicoms.series(folder / name, values, tilt=tilt)
+    scan = read(folder / name)
+    labels = LabelVolume(np.zeros(scan.shape, np.uint8), scan.geometry, header=scan.header)
+    labels.data[MARKED[3]] = 1
+    path = write(folder / f"{name}.dcm", labels, like=scan)
+    mask = read_labels(path)
+    there = dicoms.world(*MARKED[3], tilt=tilt)
+    if tilt:  # a frame at a time: what reads sheared planes as one box cannot place them
+        place = by_hand(path) * (-1, -1, 1)
+    else:
+        frames = sitk.ReadImage(str(path))
+        index = np.argwhere(sitk.GetArrayFromImage(frames))[0][::-1]
+        place = np.array(frames.TransformIndexToPhysicalPoint([int(i) for i in index])) * (-1, -1, 1)
+    return [
+        "DICOM series, DICOM-SEG",
+        f"3D, oblique{', tilted gantry' * bool(tilt)}, mm, RAS+",
+        "same" if scan.data.dtype == values.dtype and np.array_equal(scan.data[0], values) else "CHANGED",
+        "whole",
+        f"{'same' if np.allclose(scan.geometry.to_world(MARKED[3]), there, atol=1e-3) else 'lost'}, mm",
+        "same" if mask.geometry.matches(scan.geometry, 1e-4) and mask.data[MARKED[3]] == 1 else "CHANGED",
+        "pydicom" if tilt else "SimpleITK",
+        "mm",
+        f"{np.abs(place - there).max():.1g}",
+    ]
+
+
+def by_hand(path: Path) -> np.ndarray:
+    """Position (LPS) of the marked voxel of a DICOM-SEG, from the elements of its frame."""
+    import pydicom
+
+    made = pydicom.dcmread(path)
+    frame, y, x = np.argwhere(made.pixel_array)[0]
+    shared = made.SharedFunctionalGroupsSequence[0]
+    along = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float).reshape(2, 3)
+    dy, dx = map(float, shared.PixelMeasuresSequence[0].PixelSpacing)
+    start = made.PerFrameFunctionalGroupsSequence[frame].PlanePositionSequence[0].ImagePositionPatient
+    return np.array(start, float) + along[0] * dx * x + along[1] * dy * y
+
+
 def table() -> list[str]:
     """The rows, with their heading."""
     heads = ["family", "grid", "values, dtype", "regions", "geometry, unit", "mask", "read by", "its unit", "off by"]
@@ -144,6 +191,7 @@ def table() -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         for grid in grids():
             lines += [f"| {' | '.join(row(family, grid, Path(folder)))} |" for family in FAMILIES]
+        lines += [f"| {' | '.join(dicom_row(Path(folder), tilt))} |" for tilt in (0.0, 0.3)]
     return lines
 
 
