@@ -8,6 +8,7 @@ Takes about twice the minutes of a round, and one more; writes ``docs/images/loo
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -124,7 +125,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=0.7, help="training time a round")
     minutes = parser.parse_args().minutes
-    place = Path(tempfile.mkdtemp()) / "nuclei.unetseg"
+    home = Path(tempfile.mkdtemp(prefix="film-", dir=Path.home()))  # so that its path is short
+    place = home / "nuclei.unetseg"
     demo_project(place).close()
     viewer, bench = open_workbench(place)
     viewer.window.resize(*SIZE)
@@ -156,6 +158,7 @@ def main() -> None:
     film.write(PICTURE)
     bench.shutdown()
     viewer.close()
+    shutil.rmtree(home)
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ class Edits:
 
     @staticmethod
     def _on(index: int | None) -> str:
-        return "" if index is None else f" on slice {index + 1}"
+        return "" if index is None else f" on slice {index}"  # as the slider counts, and all of the window
 
     def _tell(self, text: str, hint: str) -> None:
         self._bridge.workspace.message.emit(Message(text, hint))
