@@ -1,9 +1,9 @@
 """Probabilities that mean what they say: a temperature fitted on held-out voxels, and how far off they are.
 
 The logits are divided by one number T, which changes no mask of the usual threshold (Guo et al. 2017). It is fitted by
-the likelihood of the true classes. How well 0.8 means 0.8 is told by the expected calibration error (ECE): voxels are
-sorted by the probability of a class, foreground classes pooled, and the mean probability of each tenth compared with
-how often the class was true there.
+the likelihood of the true classes; on strokes it is held near 1 by the number of pieces they are in. How well 0.8 means
+0.8 is told by the expected calibration error (ECE): voxels are sorted by the probability of a class, foreground classes
+pooled, and the mean probability of each tenth compared with how often the class was true there.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _PER_IMAGE, _IN_ALL = 5_000, 40_000  # voxels looked at; more change the second 
 _FEWEST = 200
 _BINS = 10
 _COLDEST, _HOTTEST = 0.2, 10.0
+_USUAL = 0.5  # spread of the logarithm of temperatures from model to model, as far as measured
+_PIECE = 32  # voxels a side within which voxels of a class say much the same
 
 
 def tempered(probability: np.ndarray, temperature: float) -> np.ndarray:
@@ -32,7 +34,9 @@ def tempered(probability: np.ndarray, temperature: float) -> np.ndarray:
     return (grown / grown.sum(axis=0)).astype(np.float32)
 
 
-def fit_temperature(probability: np.ndarray, target: np.ndarray, *, sharpen: bool = True) -> float:
+def fit_temperature(
+    probability: np.ndarray, target: np.ndarray, *, sharpen: bool = True, pieces: float = np.inf
+) -> float:
     """Temperature that makes the true classes most likely.
 
     Parameters
@@ -42,6 +46,8 @@ def fit_temperature(probability: np.ndarray, target: np.ndarray, *, sharpen: boo
         True class of each voxel.
     sharpen : bool
         Whether it may be below 1, which makes probabilities more extreme.
+    pieces : float
+        How many independent voxels the evidence is worth. The fewer, the nearer to 1 the temperature stays.
 
     Returns
     -------
@@ -54,7 +60,8 @@ def fit_temperature(probability: np.ndarray, target: np.ndarray, *, sharpen: boo
 
     def surprise(log_temperature: float) -> float:
         cold = np.exp(-log_temperature)
-        return float((np.log(np.exp(cold * logits).sum(axis=0)) - cold * true).mean())
+        doubt = 0.5 * (log_temperature / _USUAL) ** 2 / pieces
+        return float((np.log(np.exp(cold * logits).sum(axis=0)) - cold * true).mean() + doubt)
 
     low = np.log(_COLDEST) if sharpen else 0.0
     found = minimize_scalar(surprise, bounds=(low, np.log(_HOTTEST)), method="bounded", options={"xatol": 1e-3})
@@ -90,14 +97,25 @@ class Evidence:
         self._rng = np.random.default_rng(seed)
         self._said: list[np.ndarray] = []
         self._true: list[np.ndarray] = []
+        self.pieces = 0  # blocks of the images that hold known voxels of a class, counted for each class
 
     def add(self, probability: np.ndarray, target: np.ndarray, known: np.ndarray) -> None:
         """Take in an image: probabilities ``(K, ...)``, mask and known voxels ``(...)``."""
         places = np.flatnonzero(known)
         if places.size > _PER_IMAGE:
             places = self._rng.choice(places, _PER_IMAGE, replace=False)
+        blocks = [along // _PIECE for along in np.unravel_index(places, known.shape)]
+        self.pieces += np.unique(np.stack([*blocks, target.ravel()[places]]), axis=1).shape[1]
         self._said.append(probability.reshape(len(probability), -1)[:, places])
         self._true.append(target.ravel()[places])
+
+    def voxels(self) -> tuple[np.ndarray, np.ndarray]:
+        """What was said of the voxels ``(K, N)``, and their true classes ``(N,)``; a random few of very many."""
+        said, true = np.concatenate(self._said, axis=1), np.concatenate(self._true)
+        if len(true) > _IN_ALL:
+            some = self._rng.choice(len(true), _IN_ALL, replace=False)
+            said, true = said[:, some], true[some]
+        return said, true
 
     def calibration(self, temperature: float = 1.0, *, sharpen: bool = True) -> dict[str, Any] | None:
         """Fit the temperature, and measure the ECE without and with it; None where there is too little to go by.
@@ -107,7 +125,8 @@ class Evidence:
         temperature : float
             At which the probabilities were made; the one returned stands in its place.
         sharpen : bool
-            As for `fit_temperature`. Strokes, painted where things are clear, would make any net look too modest.
+            As for `fit_temperature`; False for strokes. Painted where things are clear, they would make any net look
+            too modest, and being few, and each of one mind, they say less than their voxels are many.
 
         Returns
         -------
@@ -117,13 +136,10 @@ class Evidence:
         """
         if not self._said:
             return None
-        said, true = np.concatenate(self._said, axis=1), np.concatenate(self._true)
-        if len(true) > _IN_ALL:
-            some = self._rng.choice(len(true), _IN_ALL, replace=False)
-            said, true = said[:, some], true[some]
+        said, true = self.voxels()
         if len(true) < _FEWEST or len(np.unique(true)) < 2:
             return None
-        factor = fit_temperature(said, true, sharpen=sharpen)
+        factor = fit_temperature(said, true, sharpen=sharpen, pieces=np.inf if sharpen else self.pieces)
         before, after = reliability(said, true), reliability(tempered(said, factor), true)
         return {
             "temperature": temperature * factor,

@@ -56,6 +56,30 @@ def test_strokes_never_sharpen():
     assert fit_temperature(hotter, target, sharpen=False) > 2.5
 
 
+def test_little_evidence_leaves_the_temperature_near_one():
+    said, target = drawn(2, 3.0)
+    found = [fit_temperature(said, target, pieces=pieces) for pieces in (1, 10, 100, 10_000)]
+    assert found == sorted(found)
+    assert found[0] < 1.2 < 2 < found[2]
+    assert found[-1] == pytest.approx(fit_temperature(said, target), rel=0.02)
+
+
+def test_voxels_of_a_class_that_lie_together_are_one_piece_of_evidence():
+    said, target = drawn(2, 3.0, 64 * 64)
+    said, target = said.reshape(2, 64, 64), target.reshape(64, 64)
+    spot, spread = np.zeros((64, 64), bool), np.zeros((64, 64), bool)
+    spot[:10, :10] = True
+    spread[::7, ::7] = True
+    pieces = []
+    for known in (spot, spread):
+        evidence = Evidence()
+        evidence.add(said, target, known)
+        pieces.append(evidence.pieces)
+        evidence.add(said, target, known)
+        assert evidence.pieces == 2 * pieces[-1]  # of another image
+    assert pieces == [2, 8]  # two classes, in one block and in four
+
+
 def test_reliability_by_hand():
     said = np.array([[0.75, 0.75, 0.15, 0.15], [0.25, 0.25, 0.85, 0.85]])
     rows = reliability(said, np.array([0, 1, 1, 1]))
