@@ -269,5 +269,5 @@ class Learning(Running):
     def predict_current(self) -> None:
         """Segment the image in hand with the current model; `prediction_changed` brings the mask."""
         project = self._ready("predict")
-        args = {"project": str(project.path), "case": self.case, "model": str(self.model)}
+        args = {"project": str(project.path), "case": self.case, "model": str(self.model), "index": self._index}
         self._send(self._begin("predict", args, f"Segmenting {self.case}."))
