@@ -10,7 +10,7 @@ from tiny import blobs, folder_of_blobs
 
 import napari_unetseg as nus
 from napari_unetseg.errors import AnnotationError, ModelError, PlanError, Stopped
-from napari_unetseg.events import Control, Note, PreviewReady, Started, StepDone, Validated, View
+from napari_unetseg.events import Control, Note, PreviewReady, Running, Started, StepDone, Validated, View
 from napari_unetseg.training import fine_tune
 from napari_unetseg.volume import LabelVolume
 
@@ -255,3 +255,23 @@ def test_keeping_the_best_has_no_tolerance():
     first, second = (Scores({}, {"cell": dice}, "", (), 100) for dice in (0.80, 0.79))
     assert progress.keeps(first, 0.0)
     assert not progress.keeps(second, 0.0)
+
+
+def test_a_training_that_diverges_keeps_what_was_best_before(folder, monkeypatch):
+    from napari_unetseg.training import loop
+
+    real = loop._learn
+
+    def learn(job):
+        loss = real(job)
+        return float("nan") if job.progress.step == 9 else loss
+
+    monkeypatch.setattr(loop, "_learn", learn)
+    run = Running(fine_tune.events(folder, quick()))
+    notes = [event.text for event in run if isinstance(event, Note)]
+    assert notes == [
+        "The training diverged: the loss is not a number. What was best before is kept. Give a smaller learning rate."
+    ]
+    assert run.result.facts["kept_step"] in (6, 9)
+    with pytest.raises(PlanError, match="diverged"):
+        fine_tune(folder, quick(epochs=1, steps_per_epoch=10))

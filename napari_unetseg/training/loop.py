@@ -6,7 +6,6 @@ is the running average of the weights.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Generator
@@ -32,6 +31,10 @@ from napari_unetseg.training.resume import Checkpoint
 from napari_unetseg.training.teacher import teach
 
 __all__ = ["fine_tune"]
+
+
+class _Diverged(PlanError):
+    """The loss is not a number; the running average has not seen the step."""
 
 
 @verb
@@ -89,8 +92,14 @@ def fine_tune(
     yield Started("training", str(job.compute.device), job.clock.total_steps or 0, job.notes)
     with interruptible(control, job.net, job.average.average):
         yield from _begin(job, control)
-        with contextlib.suppress(Stopped):
+        try:
             yield from _train(job, control, checkpoint)
+        except Stopped:
+            pass
+        except _Diverged as error:
+            if job.progress.best is None:
+                raise
+            yield Note(f"{error.message} What was best before is kept. {error.hint}", "warning")
         untrained = job.progress.step == 0 and job.start is None
         if untrained and job.lead.instant is None:
             raise _unbegun()
@@ -174,7 +183,7 @@ def _step(job: Job) -> Generator[Event, None, float]:
     while (loss := _try_to_learn(job)) is None:
         yield Note(step_down(job), "warning")
     if not math.isfinite(loss):
-        raise PlanError("The training diverged: the loss is not a number.", hint="Give a smaller learning rate.")
+        raise _Diverged("The training diverged: the loss is not a number.", hint="Give a smaller learning rate.")
     progress.step += 1
     job.average.update(progress.step)
     progress.seconds = job.clock.seconds()
