@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from napari_unetseg.batch.outputs import FLOATS, beside
+from napari_unetseg.batch.outputs import all_beside
 from napari_unetseg.errors import WriteError
 from napari_unetseg.io import atomic_write
 
@@ -74,7 +74,7 @@ class Ledger:
 
     def _claim(self, mask: str) -> None:
         if mask:
-            self.written |= {Path(mask), *(beside(Path(mask), suffix) for suffix in FLOATS)}
+            self.written |= {Path(mask), *all_beside(Path(mask))}
 
     def finished(self, file: Path, target: Path) -> dict[str, Any] | None:
         """Entry of a file that was done with this recipe, is unchanged, and whose mask is still there."""
@@ -104,7 +104,7 @@ class Ledger:
         """Remove what a kill left half-written beside the masks that were begun."""
         for line in itertools.chain.from_iterable(self._begun.values()):
             mask = Path(line["mask"])
-            for target in (mask, *(beside(mask, suffix) for suffix in FLOATS)):
+            for target in (mask, *all_beside(mask)):
                 for part in target.parent.glob(f".????????-{glob.escape(target.name[-60:])}"):
                     remove = shutil.rmtree if part.is_dir() else os.unlink
                     with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ from napari_unetseg.inference import Ensemble
 from napari_unetseg.io import stem
 from napari_unetseg.nets import Model
 
-__all__ = ["FLOATS", "Cluster", "Job", "Outputs", "beside", "thumbnail"]
+__all__ = ["FLOATS", "Cluster", "Job", "Outputs", "all_beside", "beside", "thumbnail"]
 
 FLOATS = ("_prob", "_uncertainty", "_disagreement")
 
@@ -90,8 +90,15 @@ class Job:
 
 def beside(target: Path, suffix: str) -> Path:
     """File for floats beside a mask: PNG and DICOM-SEG cannot hold them, TIFF and NIfTI can."""
-    name = target.name[len(stem(target)) :]
-    return target.with_name(stem(target) + suffix + {".png": ".tif", ".dcm": ".nii.gz"}.get(name.lower(), name))
+    return all_beside(target, (suffix,))[0]
+
+
+def all_beside(target: Path, suffixes: Sequence[str] = FLOATS) -> list[Path]:
+    """Files for floats beside a mask; its name is taken apart once, for a ledger may have a million."""
+    name = stem(target)
+    end = target.name[len(name) :]
+    end = {".png": ".tif", ".dcm": ".nii.gz"}.get(end.lower(), end)
+    return [target.with_name(name + suffix + end) for suffix in suffixes]
 
 
 def thumbnail(target: Path, folder: Path) -> Path:

@@ -60,7 +60,7 @@ class Format(ABC):
 
     def suffix(self, path: str | os.PathLike[str]) -> str:
         """Suffix of `path` that this format knows, as spelled there; empty when it knows none."""
-        name = Path(path).name
+        name = path.name if isinstance(path, Path) else Path(path).name  # asked a million times of a large folder
         for suffix in self.suffixes:
             if name.lower().endswith(suffix):
                 return name[len(name) - len(suffix) :] if len(name) > len(suffix) else ""
