@@ -314,7 +314,7 @@ class _Shut:
     """Ends everything once; knows no widget, so that it may run while the widget is destroyed."""
 
     def __init__(self, context: Context, jobs: QtJobs, workspace: Workspace) -> None:
-        self._parts = (context, jobs, workspace)
+        self._parts: list[Any] = [context, jobs, workspace]
         self.done = False
 
     def __call__(self, *_: object) -> None:
@@ -322,6 +322,7 @@ class _Shut:
             return
         self.done = True
         context, jobs, workspace = self._parts
+        self._parts.clear()  # the application holds this object until it ends
         context.close()
         for name in SIGNALS:
             getattr(workspace, name).disconnect()

@@ -176,3 +176,10 @@ def test_an_image_of_other_channels_is_not_predicted_and_says_why(bench):
     assert bench.workspace.why_not("predict") == (
         "This image has 2 channels; the net in use was trained on images with 1."
     )
+
+
+def test_what_the_application_keeps_of_a_closed_window_holds_nothing(bench):
+    shut = bench._shut  # connected to the end of the application, which may be many windows later
+    assert shut._parts
+    bench.shutdown()
+    assert not shut._parts
