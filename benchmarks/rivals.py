@@ -57,7 +57,8 @@ SETS = {
 }
 OWN = (4, 12, 0.004)  # of a folder of the user's own
 COLUMNS = ["part", "set", "system", "seed", "budget", "round", "hand_seconds", "strokes", "seconds", "predict_seconds",
-           "dice", "steps", "status", "device", "threads", "clock", "machine", "versions", "date"]  # fmt: skip
+           "dice", "dice_images", "steps", "status", "device", "threads", "clock", "machine", "versions",
+           "date"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -191,10 +192,14 @@ def round_of(
     try:
         spent = system.learn(painted, seconds)
         masks, took = system.masks([one.image for one in held])
-        dice = round(score(masks, held, dataset), 4)
+        dice, each = (
+            score(masks, held, dataset),
+            [score([m], [one], dataset) for m, one in zip(masks, held, strict=True)],
+        )
     except Exception as error:  # a rival that fails is a row, and the others go on
         return {"status": f"failed: {type(error).__name__}: {error}"[:200], "seconds": 0.0}
-    return {"status": "done", "seconds": spent, "predict_seconds": round(took, 1), "dice": dice, "steps": system.steps}
+    return {"status": "done", "seconds": spent, "predict_seconds": round(took, 1), "dice": round(dice, 4),
+            "dice_images": round(float(np.mean(each)), 4), "steps": system.steps}  # fmt: skip
 
 
 def draw(piece: Piece, given: argparse.Namespace) -> tuple[Dataset, list[Sample], list[Sample]]:
@@ -227,6 +232,7 @@ def correct(user: Annotator, system: Any, painted: list[Painted], truths: list[S
 
 
 def score(masks: list[np.ndarray], held: list[Sample], dataset: Dataset) -> float:
+    """Mean Dice of the classes, the voxels of all images taken together."""
     pairs = [(one.name, mask, one.target, one.known) for mask, one in zip(masks, held, strict=True)]
     return score_masks(pairs, dataset.classes, rule="held out").mean_dice
 
@@ -275,6 +281,7 @@ def report(out: Path, rows: list[dict[str, str]]) -> None:
     figure = Figure(figsize=(9, 3.2 * len(sets)), layout="constrained")
     axes = figure.subplots(len(sets), 2, squeeze=False)
     text = ["# Time to quality\n", f"Made by `benchmarks/rivals.py`; {said(rows)}\n"]
+    text += ["Dice of held-out images: mean of the images / all voxels together.\n"]
     for line, name in zip(axes, sets, strict=True):
         for axis, part, x in zip(line, ("machine", "hand"), ("budget", "hand_seconds"), strict=True):
             some = [row for row in rows if (row["set"], row["part"]) == (name, part)]
@@ -301,7 +308,7 @@ def averages(rows: list[dict[str, str]], x: str) -> list[tuple[float, float, int
     for step in dict.fromkeys((float(row["budget"]), int(row["round"] or 0)) for row in rows):
         there = [r for r in rows if (float(r["budget"]), int(r["round"] or 0)) == step and r["status"] == "done"]
         if there:
-            at, dice = (float(np.mean([float(r[k]) for r in there])) for k in (x, "dice"))
+            at, dice = (float(np.mean([float(r[k]) for r in there])) for k in (x, "dice_images"))
             points.append((at, dice, len(there)))
     return sorted(points)
 
@@ -321,13 +328,16 @@ def table_of(title: str, rows: list[dict[str, str]], part: str, x: str) -> list[
 
 
 def cell(rows: list[dict[str, str]], part: str) -> str:
-    done = [float(r["dice"]) for r in rows if r["status"] == "done"]
+    there = [r for r in rows if r["status"] == "done"]
+    done, whole = ([float(r[key]) for r in there] for key in ("dice_images", "dice"))
     if not done:
         return next((r["status"].partition(":")[0] for r in rows), "")
     spread = f" ± {np.std(done, ddof=1):.3f}" if len(done) > 1 else ""
     at = "" if part == "machine" else f" ({np.mean([float(r['hand_seconds']) for r in rows if r['dice']]):.0f} s)"
     late = len(rows) - len(done)
-    return f"{np.mean(done):.3f}{spread}{at}" + (f", {late} of {len(rows)} not ready" if late else "")
+    return f"{np.mean(done):.3f}{spread} / {np.mean(whole):.3f}{at}" + (
+        f", {late} of {len(rows)} not ready" if late else ""
+    )
 
 
 def said(rows: list[dict[str, str]]) -> str:
