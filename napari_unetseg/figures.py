@@ -56,12 +56,11 @@ def overlay(
     rgb = _shown(np.asarray(image))
     palette = np.array([_rgb(colour) for colour in colours or PALETTE])
     mask = np.zeros(rgb.shape[:2], np.uint8) if mask is None else np.asarray(mask)
-    drawn = palette[mask % len(palette)]
     inside, edge = mask > 0, _outline(mask)
-    rgb[inside] += _FILL * (drawn[inside] - rgb[inside])
+    rgb[inside] = (1 - _FILL) * rgb[inside] + _FILL * palette[mask[inside] % len(palette)]
     if truth is not None:
         rgb[_outline(np.asarray(truth))] = 1.0
-    rgb[edge] = drawn[edge]
+    rgb[edge] = palette[mask[edge] % len(palette)]
     if annotation is not None:
         strokes = np.asarray(annotation).astype(int)
         # a stroke of value v is of class v - 1, background included
@@ -281,13 +280,14 @@ def _shown(image: np.ndarray) -> np.ndarray:
 def _stretched(channel: np.ndarray) -> np.ndarray:
     channel = channel.astype(float)
     finite = np.isfinite(channel)
-    if not finite.any():
+    known = channel if finite.all() else channel[finite]
+    if not known.size:
         return np.zeros(channel.shape)
-    low, high = np.percentile(channel[finite], (1, 99))
+    low, high = np.percentile(known, (1, 99))
     if high <= low:
-        low, high = channel[finite].min(), channel[finite].max()
+        low, high = known.min(), known.max()
     scaled = (channel - low) / (high - low) if high > low else np.zeros(channel.shape)
-    return np.clip(np.where(finite, scaled, 0), 0, 1)
+    return np.clip(scaled if known is channel else np.where(finite, scaled, 0), 0, 1)
 
 
 def _outline(mask: np.ndarray) -> np.ndarray:
