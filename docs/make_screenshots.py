@@ -121,7 +121,8 @@ def annotate(at: Photographer) -> None:
     for case in (*PAINTED[1:], PAINTED[0]):
         at.go_to(case)
         at.paint(scribble(at.truths[case], 2, at.rng, fraction=0.03))
-    at.rest(8.0)  # the instant answer, and how long a training will take
+    at.wait(lambda: bench.answer.badge.text() == "instant", 120)
+    at.rest(3.0)
     at.take("annotate", bench.annotate)
 
 
