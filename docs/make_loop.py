@@ -24,7 +24,7 @@ from napari_unetseg.samples import demo_project, sample
 from napari_unetseg.widgets.workbench import open_workbench
 
 PICTURE = Path(__file__).parent / "images" / "loop.gif"
-SIZE, SHOWN = (1280, 800), (896, 560)
+SIZE, SHOWN, DOCK = (1280, 800), (896, 560), 630
 COLOURS, LARGEST = 96, 3_000_000
 PAINTED = ("slide-a_1", "slide-a_2", "slide-b_1")  # images that the simulated hand paints on
 HELD_OUT = ("slide-c_1", "slide-c_2")  # painted as a whole, so that scores are those of images
@@ -55,7 +55,11 @@ class Film:
             strip = Image.new("RGB", (SHOWN[0], SHOWN[1] * len(some)))
             for index, frame in enumerate(some):
                 strip.paste(frame, (0, index * SHOWN[1]))
-            palette = strip.quantize(colours)
+            dock = strip.crop((DOCK, 0, *strip.size))  # its few coloured spots would be lost among the pixels of images
+            few = dock.quantize(colours // 2, Image.Quantize.MAXCOVERAGE).getpalette()[: 3 * (colours // 2)]
+            few += strip.quantize(colours // 2).getpalette()[: 3 * (colours // 2)]
+            palette = Image.new("P", (1, 1))
+            palette.putpalette(few)
             made = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in self.frames]
             made[0].save(path, save_all=True, append_images=made[1:], duration=self.milliseconds, loop=0, optimize=True)
             if path.stat().st_size < LARGEST:
