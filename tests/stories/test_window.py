@@ -118,6 +118,11 @@ def test_scribble_train_correct_retrain_segment_and_come_back(tmp_path, open_win
     hand.scribble(truth[first])
     counts = space.stroke_counts(first)
     assert min(counts.values()) > 30, counts
+
+    # nothing is trained, and yet there is a mask a moment later; the window says who made it
+    qtbot.waitUntil(lambda: bench.answer.badge.text() == "instant", timeout=90_000)
+    assert bench.context.bridge.mask.data.any()
+    assert bench.answer.sentence.text().startswith("Instant answer from your strokes")
     hand.key(Qt.Key.Key_N)
     second = space.case
     assert second == space.cases[1]
@@ -178,8 +183,17 @@ def test_scribble_train_correct_retrain_segment_and_come_back(tmp_path, open_win
     assert len(space.corrections) == 1, "the new strokes were scored before they were learned"
     assert bench.review.rounds.topLevelItemCount() == 2
 
-    # accept: strokes overrule the net, the mask lies on the image's grid
+    # take the training back, and go forward to it again
     bench.show_step(bench.review)
+    used = next(one for one in space.rounds if one.current)
+    hand.click(bench.review.undo_round)
+    assert space.model != used.folder
+    qtbot.waitUntil(lambda: space.stage == "idle", timeout=90_000)
+    space.go_back_to_round(used.number)
+    wait_idle(qtbot, bench)
+    assert space.model == used.folder
+
+    # accept: strokes overrule the net, the mask lies on the image's grid
     hand.click(bench.review.accept)
     qtbot.waitUntil(lambda: space.accepted, timeout=60_000)  # it is written aside
     strokes = bench.context.bridge.annotation.data
@@ -204,6 +218,9 @@ def test_scribble_train_correct_retrain_segment_and_come_back(tmp_path, open_win
     assert bench.folder.rows.topLevelItem(0).text(0) == "broken.tif"
     with open(out / "table.csv", newline="") as file:
         assert {row["status"] for row in csv.DictReader(file)} == {"done", "failed"}
+    hand.click(bench.folder.undo_run)
+    qtbot.waitUntil(lambda: space.stage == "idle" and not space.folder_rows, timeout=90_000)
+    assert list(out.iterdir()) == [], "the run is taken back"
 
     # close, come back, and find everything
     viewer.close()
