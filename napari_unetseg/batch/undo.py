@@ -60,24 +60,31 @@ def keep_before(folder: Path) -> None:
     WriteError
         When the disk is full.
     """
-    before = folder / BEFORE
+    before, part = folder / BEFORE, folder / f"{BEFORE}.part"
     try:
-        if before.is_dir():
-            shutil.rmtree(before)
+        for old in (before, part):
+            if old.is_dir():
+                shutil.rmtree(old)
+        part.mkdir()
         for name in (LEDGER, *_TABLES):
             if (folder / name).is_file():
-                _copy(folder / name, before / name)
-        for entry in Ledger(folder, "").entries.values():
-            masks, others = _files_of(entry, folder)
-            if not all(_link(path, before / path.relative_to(folder)) for path in masks):
-                return
-            for path in others:
-                _copy(path, before / path.relative_to(folder))
+                _copy(folder / name, part / name)
+        _keep_masks(folder, part)
+        part.rename(before)  # whole, for without its ledger all that is there would seem to be of the run that begins
     except OSError as error:
         raise WriteError(
             f"The output folder {folder} cannot be written: {error.strerror or error}.",
             hint="Choose another folder or free some space.",
         ) from error
+
+
+def _keep_masks(folder: Path, before: Path) -> None:
+    for entry in Ledger(folder, "").entries.values():
+        masks, others = _files_of(entry, folder)
+        if not all(_link(path, before / path.relative_to(folder)) for path in masks):
+            return
+        for path in others:
+            _copy(path, before / path.relative_to(folder))
 
 
 def undo_run(folder: str | Path) -> Undone:
@@ -91,13 +98,18 @@ def undo_run(folder: str | Path) -> Undone:
     Raises
     ------
     ReadError
-        When nothing was segmented into it.
+        When nothing was segmented into it, or its last run was taken back already.
     WriteError
         When it cannot be written, or a run is at work in it.
     """
     folder = Path(os.path.abspath(folder))
     if not (folder / LEDGER).is_file():
         raise ReadError(f"Nothing was segmented into {folder.name}.", hint="There is no run to take back.")
+    if not (folder / BEFORE).is_dir():
+        raise ReadError(
+            f"What was in {folder.name} before the last run is not known: nothing is taken back.",
+            hint="Only the last run can be taken back, and only once; remove by hand the masks that you do not want.",
+        )
     try:
         with only_run(folder):
             return _undo(folder)

@@ -50,6 +50,10 @@ def test_what_a_second_run_replaced_comes_back(model, many, tmp_path):
     undone = undo_run(out)
     assert (undone.removed, undone.restored, undone.kept) == (1, 2, ())
     assert contents(out) == before
+    segment_folder(files[:2], model, out)  # which are done already
+    with pytest.raises(ReadError, match="not known"):  # nothing is left of what the first run may have replaced
+        undo_run(out)
+    assert len(list(out.rglob("*.tif"))) == 2
 
 
 def test_where_nothing_replaced_could_be_kept_it_stays(model, many, tmp_path, monkeypatch):
