@@ -97,7 +97,8 @@ class Job:
     def match_shares(self, control: Control) -> None:
         """Let the net say each class as often as the instant model does."""
         if self.shares is not None and self.progress.step:
-            alone = Predictor(self.average.average.eval(), self.plan, self.compute)
+            plan = self.plan.change(inference={"temperature": 1.0})  # logits as they are, to which it is added
+            alone = Predictor(self.average.average.eval(), plan, self.compute)
             self.offset = tuple(float(one) for one in self.shares.offset(alone, control))
             self.lead.shift(self.offset)
 

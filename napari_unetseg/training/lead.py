@@ -54,10 +54,10 @@ class Lead:
         self.instant, self.answer = instant, compute.place(Padded(both, both.divisor))
 
     def shift(self, offset: Sequence[float]) -> None:
-        """Add to the net's logits in every answer; for one output, that of the second class."""
-        if self.instant is not None and len(offset):
+        """Add to the net's logits in every answer (nothing when empty); for one output, that of the second class."""
+        if self.instant is not None:
             both: Any = self.answer.net
-            both.offset.copy_(torch.tensor(offset[-len(both.offset) :]))
+            both.offset.copy_(torch.tensor(offset[-len(both.offset) :] if len(offset) else 0.0))
 
     def overtaken(self, scores: Scores, steps: int, heldout: bool) -> bool:
         """Whether the net, so scored after so many steps, takes the lead from the instant model."""

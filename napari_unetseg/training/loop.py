@@ -147,6 +147,7 @@ def _teach(job: Job, control: Control) -> Generator[Event, None, None]:
         raise _unbegun() from error
     except OutOfMemory:
         job.lead.withdraw()
+        job.shares = None
         yield Note("Too little memory for the instant model: the net learns from the labels alone.", "warning")
 
 

@@ -57,6 +57,7 @@ def teach(job: Job, control: Control) -> Generator[Event, None, None]:
     model.scores = Scores.from_dict({**scores.to_dict(), "model": model.id})
     job.lead.begin(model, job.compute)
     job.shares = Shares(job.train, predictor, job.plan.training.seed, control)
+    job.match_shares(control)  # of a run that goes on after a kill
     best, steps = job.progress.best_scores, job.progress.step
     if best is not None and job.lead.overtaken(best, steps, bool(job.heldout)):
         job.lead.hand_over()  # as it comes from the rounds before

@@ -57,6 +57,21 @@ def test_a_net_that_finds_everything_everywhere_is_brought_to_the_shares_of_its_
     assert job.offset[1] < -1
     assert after < before
     assert truth > 0
-    job.progress.offset = job.offset
+    job.progress.offset, job.plan = job.offset, job.plan.change(inference={"temperature": 2.0})
+    job.match_shares(Control())  # it is of the logits before they are divided
+    assert job.offset == pytest.approx(job.progress.offset)
     job.lead.hand_over()
     assert finish_job(job).net.net.offset[-1] == pytest.approx(job.offset[1])
+
+
+def test_the_offset_goes_with_the_weights(project):
+    plan = nus.Plan(net={"width": 0.1}, training={"patch": (32, 32), "device": "cpu"})
+    job = prepare_job(project, plan, 1.0, None, Control())
+    job.progress.step = 1  # as after a kill
+    list(Running(teach(job, Control())))
+    now = job.lead.answer.net.offset
+    assert now.item() == pytest.approx(job.offset[-1])
+    assert abs(now.item()) > 0.01
+    job.progress.best = job.average.average.state_dict()  # of before the first step, when there was none
+    job.lead.hand_over()
+    assert finish_job(job).net.net.offset.item() == 0
