@@ -57,8 +57,6 @@ def next_thing(workspace: Workspace) -> str:
         return "Computing the mask of this image."
     if reason := workspace.why_not("train"):
         return reason
-    if workspace.stage == "undoing":
-        return "Taking the run over the folder back."
     if workspace.model is None:
         return "Press Train to teach a net from your strokes."
     if workspace.accepted:
