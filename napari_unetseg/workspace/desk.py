@@ -230,6 +230,7 @@ class Desk:
         for message in doubtful(doubts):
             self.message.emit(message)
         if names:
+            self.removed = tuple(case for case in self.removed if case not in names)
             self.cases_changed.emit(self.cases)
             if self.case is None:
                 self.select_case(names[0])

@@ -35,6 +35,14 @@ def test_an_image_taken_out_comes_back_with_its_strokes(bench):
     assert images.undo_remove.isHidden()
 
 
+def test_an_image_added_again_is_no_longer_one_taken_out(bench, images):
+    bench.images.remove.click()
+    assert bench.workspace.removed == ("plane-a",)
+    bench.images.add_paths([str(images / "plane-a.tif")])
+    assert "plane-a" in bench.workspace.cases
+    assert bench.images.undo_remove.isHidden()
+
+
 def test_images_that_are_gone_are_passed_over_and_named(bench, images, notes):
     space = bench.workspace
     assert space.case == "plane-a"
