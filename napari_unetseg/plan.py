@@ -132,7 +132,7 @@ class TrainingPlan(_Frozen):
 class InferencePlan(_Frozen):
     """How a whole image is segmented."""
 
-    tile: Size | None = Field(None, description="Tile size in voxels; the training patch or larger.")
+    tile: Size | None = Field(None, description="Tile size in voxels; by default about twice the training patch in 2D.")
     overlap: float = Field(0.25, ge=0, lt=1, description="Share of a tile that overlaps its neighbour.")
     margin: int | None = Field(
         None, ge=0, le=512, description="Voxels mirrored around the image; 16 in planes, 4 in volumes when not given."

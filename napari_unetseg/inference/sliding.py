@@ -77,12 +77,18 @@ class Predictor:
 
     @property
     def tile(self) -> tuple[int, ...]:
-        """Tile size of the net's dims, never smaller than the patch it was trained on."""
-        dims = self.plan.net.dims
+        """Tile size of the net's dims: of the plan, or what was measured to be best.
+
+        In 2D it is about twice the training's patch: a young net with instance norm knows the statistics of its
+        patches only, and on images whose parts differ much it is worse on larger ones (``docs/benchmarks.md``).
+        """
+        dims, most, patch = self.plan.net.dims, _TILE[self.plan.net.dims], self.plan.training.patch
         if self.plan.inference.tile:
             return tuple(self.plan.inference.tile[-dims:])
-        patch = self.plan.training.patch or (0,) * dims
-        return tuple(max(_TILE[dims], side) for side in patch[-dims:])
+        if patch is None:
+            return (most,) * dims
+        wanted = [min(most, 2 * (side + self.margin)) if dims == 2 else most for side in patch[-dims:]]
+        return tuple(max(side, tile) for side, tile in zip(patch[-dims:], wanted, strict=True))
 
     @property
     def margin(self) -> int:

@@ -29,6 +29,22 @@ def predictor(dims: int, tile: tuple[int, ...], overlap: float = 0.25) -> Predic
     return Predictor(Echo().eval(), plan, Compute(torch.device("cpu")))
 
 
+@pytest.mark.parametrize(
+    ("dims", "patch", "tile"),
+    [
+        (2, None, (512, 512)),
+        (2, (128, 128), (288, 288)),  # two patches and the margin, so that an image of two patches is one tile
+        (2, (256, 384), (512, 512)),
+        (2, (640, 128), (640, 288)),
+        (3, (32, 64, 128), (96, 96, 128)),
+    ],
+)
+def test_a_tile_is_about_twice_the_patch(dims, patch, tile):
+    plan = Plan(net={"name": "unet", "dims": dims}, training={"patch": patch})
+    found = Predictor(Echo().eval(), plan, Compute(torch.device("cpu")))
+    assert found.tile == tile
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (64, 64), (65, 31), (100, 129)])
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
 def test_every_voxel_comes_back_in_2d(shape, overlap):
