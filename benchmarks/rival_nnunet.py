@@ -6,8 +6,8 @@ FOLDER has task.json and the painted images as npz. Each line of standard input 
 for so long from where it is, or ``["masks", count]``, which segments image*.npz into mask*.npy; each is answered by a
 line of JSON with the seconds it took. Everything is nnU-Net's own: file layout with an ignore label, fingerprint,
 plans, preprocessing, trainer, predictor. Only the end of the training is ours: when the seconds are over, planning and
-preprocessing included; and on a processor it is told to plan for 1 GB of memory in place of 8, because a step of what
-it plans otherwise takes longer than the longest budget.
+preprocessing included; and on a processor it is told to plan for 1 GB of memory in place of 8, so that its steps are
+smaller and it makes more of them.
 """
 
 from __future__ import annotations

@@ -204,7 +204,7 @@ class Monai(System):
 
     Its Dice losses know no unlabelled voxels, or mask before the activation; cross-entropy with an index to ignore is
     what its users take for strokes. Patches and batches are of ours' size, and the precision is what ours probed to be
-    fastest here: with those of its examples (batches of 8 patches of 256 x 256, float32) a processor takes 10 s a step.
+    fastest here: batches of 8 patches of 256 x 256 in float32 are too slow for a processor's budgets.
     """
 
     title, package = "MONAI BasicUNet", "monai"
