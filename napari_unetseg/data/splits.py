@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from napari_unetseg.data.dataset import Case, Dataset, Sample
 from napari_unetseg.errors import AnnotationError, PlanError
 from napari_unetseg.plan import DataPlan
 
-__all__ = ["Part", "Split", "describe_heldout", "said_of", "split"]
+__all__ = ["Part", "Split", "describe_heldout", "said_of", "split", "was_learned"]
 
 logger = logging.getLogger(__name__)
 
@@ -94,8 +94,7 @@ def split(
         parts = _groups(dataset, cases, groups, plan.heldout, rng)
     else:
         parts = _blocks(dataset, cases, plan.heldout)
-    learned = set(before.get("images") or ()) if before else set()
-    if any(part.name in learned for part in parts.heldout):
+    if before and was_learned(parts, dataset, before):
         parts = replace(parts, rule=f"{parts.rule}, seen in an earlier round")
     return parts
 
@@ -134,19 +133,34 @@ def describe_heldout(parts: Split) -> dict[str, Any]:
     }
 
 
+def was_learned(parts: Split, dataset: Dataset, before: Mapping[str, Any]) -> bool:
+    """Whether the model with these facts has learned from any of what is held out."""
+    learned, kept = set(before.get("images") or ()), _regions(before.get("held_out"), dataset.ndim)
+    return any(part.name in learned and kept.get(part.name, ...) != part.region for part in parts.heldout)
+
+
 def _as_before(
     dataset: Dataset, cases: list[Case], share: float, before: Mapping[str, Any], rng: np.random.Generator
 ) -> Split | None:
     """Hold out what was held out before, and more of what is new; None where that leaves too little on one side."""
     regions = _regions(before.get("held_out"), dataset.ndim)
     learned = set(before.get("images") or ())
-    whole = {case.group for case in cases if case.name in regions and regions[case.name] is None}
+    whole = frozenset(case.group for case in cases if case.name in regions and regions[case.name] is None)
+    more: frozenset[str] = frozenset()
     blocks = {case.name: region for case in cases if (region := regions.get(case.name)) is not None}
     if whole and not blocks:
         groups = sorted({case.group for case in cases})
         new = [group for group in groups if not any(case.name in learned for case in cases if case.group == group)]
         new = [new[i] for i in rng.permutation(len(new)) if new[i] not in whole]
-        whole |= set(new[: max(0, min(round(share * len(groups)), len(groups) - 1) - len(whole))])
+        more = frozenset(new[: max(0, min(round(share * len(groups)), len(groups) - 1) - len(whole))])
+    tries = (_held_again(dataset, cases, groups, blocks) for groups in dict.fromkeys((whole | more, whole)))
+    return next((parts for parts in tries if parts is not None), None)
+
+
+def _held_again(
+    dataset: Dataset, cases: list[Case], whole: Collection[str], blocks: Mapping[str, tuple[slice, ...]]
+) -> Split | None:
+    """Hold out whole groups, and blocks of single cases; None where that leaves too little on one side."""
     train, held = [], []
     for case in cases:
         if case.group in whole:

@@ -17,6 +17,7 @@ import torch
 
 from napari_unetseg.batch import segment_folder, undo_run
 from napari_unetseg.data import Dataset, Split, load_dataset, prepare, said_of, split
+from napari_unetseg.data.splits import was_learned
 from napari_unetseg.devices import choose_compute, choose_device, describe, limit_threads
 from napari_unetseg.errors import EngineError, Stopped, UnetSegError
 from napari_unetseg.events import Control, Event, Running, TileDone, Validated, View, until_stopped
@@ -221,6 +222,8 @@ def _score_before(previous: Model, dataset: Dataset, parts: Split, control: Cont
     """Scores of the model so far on what the new one will be held to; None where the two cannot be compared."""
     channels = previous.plan.image_channels
     if not parts.heldout or previous.classes != dataset.classes or channels != dataset.in_channels:
+        return None
+    if was_learned(parts, dataset, previous.facts):
         return None
     images = [prepare(part.load(), previous.plan.normalisation) for part in until_stopped(parts.heldout, control)]
     rule = said_of(parts.rule, [image.known for image in images])

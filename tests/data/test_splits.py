@@ -8,7 +8,7 @@ import pytest
 
 from napari_unetseg.data.annotation import count_known
 from napari_unetseg.data.dataset import Case, Dataset, Sample
-from napari_unetseg.data.splits import describe_heldout, split
+from napari_unetseg.data.splits import describe_heldout, split, was_learned
 from napari_unetseg.errors import AnnotationError, PlanError
 from napari_unetseg.plan import DataPlan
 from napari_unetseg.volume import Volume
@@ -203,6 +203,28 @@ def test_what_was_held_out_stays_so_when_a_model_is_gone_on_from():
         before = facts(done, learned)
         cases.append(case(str(number), checker(20, 20)))
     assert 2 <= len(done.heldout) <= 3  # a fifth of the images, as ever, the later ones from what was new
+
+
+def test_a_new_image_that_alone_shows_a_class_takes_nothing_from_what_was_held_out():
+    cases = [case(str(i), checker(20, 20)) for i in range(4)]
+    first = split(dataset(*cases))
+    rare = np.where(np.eye(20, dtype=int), 2, checker(20, 20))
+    data = dataset(*cases, case("rare", rare), *(case(f"new {i}", checker(20, 20)) for i in range(3)), n_classes=3)
+    for seed in range(12):  # of which some would hold it out
+        again = split(data, seed=seed, before=facts(first))
+        assert set(names(first.heldout)) <= set(names(again.heldout))
+        assert "rare" in names(again.train)
+
+
+def test_what_a_model_has_learned_is_known_by_image_and_strip():
+    cases = [case(str(i), checker(20, 20)) for i in range(4)]
+    data, strip = dataset(*cases), dataset(case("a", checker(60, 200)))
+    whole, part = split(data), split(strip)
+    assert not was_learned(whole, data, facts(whole))
+    assert not was_learned(part, strip, facts(part))
+    other = {"images": ["0", "1", "2", "3"], "held_out": {}}
+    assert was_learned(whole, data, other)
+    assert was_learned(part, strip, {"images": ["a"], "held_out": {"a": [[None, None], [0, 3]]}})
 
 
 def test_the_strip_of_an_image_stays_held_out_when_strokes_are_added():
