@@ -99,7 +99,8 @@ def segment_folder(
         yield Started(f"segmenting {len(run.files)} files", device, len(run.files))
         yield from run.take_over(control)
         if run.jobs:
-            keep_before(folder)
+            entries = run.ledger.entries
+            keep_before(folder, (entries[str(job.file)] for job in run.jobs if str(job.file) in entries))
         steps: Generator[Step, None, None]
         if cluster is not None:
             steps = computers.segment(run.jobs, segmenter, run.begin, control)

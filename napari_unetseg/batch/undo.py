@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,18 @@ class Undone:
     kept: tuple[str, ...]
 
 
-def keep_before(folder: Path) -> None:
+def keep_before(folder: Path, again: Iterable[Mapping[str, Any]]) -> None:
     """Keep what an output folder holds, so that the run that begins now can be taken back.
 
     Masks are linked, which takes neither room nor time, for they are only ever replaced as a whole; a disk without
     links keeps none. The run before this one can be taken back no more.
+
+    Parameters
+    ----------
+    folder : Path
+        The output folder.
+    again : iterable of mapping
+        Entries of the ledger whose masks the run makes again.
 
     Raises
     ------
@@ -69,7 +76,7 @@ def keep_before(folder: Path) -> None:
         for name in (LEDGER, *_TABLES):
             if (folder / name).is_file():
                 _copy(folder / name, part / name)
-        _keep_masks(folder, part)
+        _keep_masks(again, folder, part)
         part.rename(before)  # whole, for without its ledger all that is there would seem to be of the run that begins
     except OSError as error:
         raise WriteError(
@@ -78,8 +85,8 @@ def keep_before(folder: Path) -> None:
         ) from error
 
 
-def _keep_masks(folder: Path, before: Path) -> None:
-    for entry in Ledger(folder, "").entries.values():
+def _keep_masks(entries: Iterable[Mapping[str, Any]], folder: Path, before: Path) -> None:
+    for entry in entries:
         masks, others = _files_of(entry, folder)
         if not all(_link(path, before / path.relative_to(folder)) for path in masks):
             return

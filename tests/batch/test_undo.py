@@ -11,6 +11,7 @@ import pytest
 
 import napari_unetseg as nus
 from napari_unetseg.batch import Outputs, segment_folder, undo_run
+from napari_unetseg.batch.run import SHEET
 from napari_unetseg.errors import ReadError
 from napari_unetseg.nets import Model
 
@@ -54,6 +55,17 @@ def test_what_a_second_run_replaced_comes_back(model, many, tmp_path):
     with pytest.raises(ReadError, match="not known"):  # nothing is left of what the first run may have replaced
         undo_run(out)
     assert len(list(out.rglob("*.tif"))) == 2
+
+
+def test_what_is_not_made_again_is_not_kept_twice(model, many, tmp_path):
+    folder, out = many(5) / "series-0", tmp_path / "out"
+    files = sorted(folder.rglob("*.tif"))
+    segment_folder(files[:2], model, out)
+    before = contents(out)
+    segment_folder(files, model, out)
+    assert [path.name for path in (out / ".before").rglob("*") if path.suffix in (".tif", ".png")] == [SHEET]
+    assert undo_run(out).removed == len(files) - 2
+    assert contents(out) == before
 
 
 def test_where_nothing_replaced_could_be_kept_it_stays(model, many, tmp_path, monkeypatch):
