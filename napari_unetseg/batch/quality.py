@@ -52,25 +52,26 @@ class Doubts:
     --------
     >>> doubts = Doubts()
     >>> [doubts.flagged({"doubt": d, "flags": []})["flags"] for d in (0.6, 0.62, 0.58, 0.61, 0.8, 0.6)]
-    [['uncertain'], ['uncertain'], ['uncertain'], ['uncertain'], ['uncertain'], []]
+    [[], [], [], [], ['uncertain'], []]
     """
 
     def __init__(self) -> None:
         self._known: list[float] = []
 
     def flagged(self, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """The entry of one more file, with the flag ``uncertain`` where it stands out from those so far."""
+        """The entry of one more file, with the flag ``uncertain`` where it stands out from those so far, if not few."""
         if entry.get("doubt") is not None:
             bisect.insort(self._known, entry["doubt"])
-        return self._marked(entry)
+        return self._marked(entry, few=False)
 
     def settled(self, entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Entries at the end of the run, each held against all files."""
         return [self._marked(entry) for entry in entries]
 
-    def _marked(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+    def _marked(self, entry: Mapping[str, Any], few: bool = True) -> dict[str, Any]:
         rest = [flag for flag in entry.get("flags") or () if flag != "uncertain"]
-        stands_out = entry.get("doubt") is not None and entry["doubt"] > _fence(self._known)
+        judged = entry.get("doubt") is not None and (few or len(self._known) >= _FEW)
+        stands_out = judged and entry["doubt"] > _fence(self._known)
         return {**entry, "flags": [*rest, "uncertain"] if stands_out else rest}
 
 

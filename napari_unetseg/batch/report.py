@@ -124,7 +124,7 @@ def _table(entries: Sequence[Mapping[str, Any]], folder: Path) -> str:
 def _row(entry: Mapping[str, Any], common: str) -> str:
     measured = ", ".join(
         f"{one['class']} {one['size']:.6g} {one['unit']}"
-        + (f" in {one['components']}" if one["components"] is not None else "")
+        + (f" in {one['components']} part{'s' * (one['components'] != 1)}" if one["components"] is not None else "")
         for one in entry["classes"]
     )
     doubt = "" if entry.get("doubt") is None else f"{entry['doubt']:.2f}"

@@ -28,7 +28,10 @@ def save_thumbnail(path: Path, image: np.ndarray, mask: np.ndarray) -> None:
         plane = int(counts.argmax()) if counts.any() else len(mask) // 2
         image, mask = image[:, plane], mask[plane]
     step = max(1, -(-max(mask.shape) // SIDE))
-    picture = Image.fromarray(overlay(image[:, ::step, ::step], mask[::step, ::step]))
+    image, mask = image[:, ::step, ::step], mask[::step, ::step]
+    times = SIDE // max(mask.shape)  # enlarged before it is drawn on: outlines would hide a small image
+    image, mask = (array.repeat(times, -2).repeat(times, -1) for array in (image, mask))
+    picture = Image.fromarray(overlay(image, mask))
     picture.thumbnail((SIDE, SIDE))
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, "JPEG", quality=85)

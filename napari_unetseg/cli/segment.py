@@ -98,7 +98,8 @@ def _said(files: Mapping[str, Mapping[str, Any]], failed: int, before: int, out:
     done = len(files) - failed - before
     yield f"{done} of {len(files)} files segmented{earlier}; masks and table.csv are in {out}"
     if flagged := sum(bool(row["flags"]) for row in files.values()):
-        yield f"{flagged} of them deserve a look: {out / 'report.html'} shows the worst first."
+        deserve = "deserves" if flagged == 1 else "deserve"
+        yield f"{flagged} of them {deserve} a look: {out / 'report.html'} shows the worst first."
     if sentence := undecided(row["doubt"] or None for row in files.values()):
         yield sentence
 

@@ -60,7 +60,7 @@ def test_a_file_is_uncertain_among_others_of_its_run():
         ]
 
     few = flagged(0.7, 0.4, 0.6)
-    assert few == [[0, 2]] * 2  # of three files none stands out: each by itself
+    assert few == [[], [0, 2]]  # while it runs more may come; of three files none stands out: each by itself
     short = (0.7, 0.72, 0.69, 0.71, 0.9, 0.7, 0.68, 0.71)
     assert flagged(*short)[1] == [4]
     assert 4 in flagged(*short)[0]
@@ -141,4 +141,4 @@ def test_thumbnails_of_planes_and_volumes(shape, tmp_path):
     image, mask = blobs(shape)
     save_thumbnail(tmp_path / "deep" / "t.jpg", image[None], mask)
     with Image.open(tmp_path / "deep" / "t.jpg") as picture:
-        assert max(picture.size) <= SIDE
+        assert SIDE / 2 < max(picture.size) <= SIDE  # a small one is drawn larger
