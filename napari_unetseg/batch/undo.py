@@ -133,23 +133,31 @@ def _undo(folder: Path) -> Undone:
     made = {file: entry for file, entry in now.items() if entry != then.get(file)}
     stay = {file: entry for file, entry in made.items() if _stays(entry, then.get(file, {}), before, folder)}
     removed = restored = 0
-    for file in made.keys() - stay.keys():
-        for path in itertools.chain(*_files_of(made[file], folder)):
-            if not (before / path.relative_to(folder)).exists():
-                removed += str(path) == made[file]["mask"]
-                _remove(path, folder)
-        for path in _named(then.get(file, {}), folder):
-            restored += _put_back(before, path, folder) and str(path) == then[file]["mask"]
-    if ledger := {**then, **stay}:
-        text = "".join(json.dumps(entry) + "\n" for entry in ledger.values())
-        atomic_write(folder / LEDGER, lambda path: path.write_text(text, encoding="utf-8"))
-    else:
-        (folder / LEDGER).unlink()
+    done: set[str] = set()
+    try:
+        for file in made.keys() - stay.keys():
+            for path in itertools.chain(*_files_of(made[file], folder)):
+                if not (before / path.relative_to(folder)).exists():
+                    removed += str(path) == made[file]["mask"]
+                    _remove(path, folder)
+            for path in _named(then.get(file, {}), folder):
+                restored += _put_back(before, path, folder) and str(path) == then[file]["mask"]
+            done.add(file)
+    finally:  # where a mask is open elsewhere the next try goes on from here
+        _write_ledger(folder, {**then, **{file: entry for file, entry in now.items() if file not in done}})
     for name in _TABLES:
         (folder / name).unlink(missing_ok=True)
         _put_back(before, folder / name, folder)
     shutil.rmtree(before, ignore_errors=True)
     return Undone(removed, restored, tuple(sorted(entry["mask"] for entry in stay.values())))
+
+
+def _write_ledger(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    if entries:
+        text = "".join(json.dumps(entry) + "\n" for entry in entries.values())
+        atomic_write(folder / LEDGER, lambda path: path.write_text(text, encoding="utf-8"))
+    else:
+        (folder / LEDGER).unlink()
 
 
 def _stays(entry: Mapping[str, Any], earlier: Mapping[str, Any], before: Path, folder: Path) -> bool:

@@ -12,7 +12,7 @@ import pytest
 import napari_unetseg as nus
 from napari_unetseg.batch import Outputs, segment_folder, undo_run
 from napari_unetseg.batch.run import SHEET
-from napari_unetseg.errors import ReadError
+from napari_unetseg.errors import ReadError, WriteError
 from napari_unetseg.nets import Model
 
 
@@ -81,6 +81,29 @@ def test_where_nothing_replaced_could_be_kept_it_stays(model, many, tmp_path, mo
     undone = undo_run(out)
     assert undone.removed + len(undone.kept) == len(rows)
     assert [Path(path).is_file() for path in undone.kept] == [True]
+
+
+def test_a_mask_that_was_open_elsewhere_is_taken_back_at_the_next_try(model, many, tmp_path, monkeypatch):
+    folder, out = many(5) / "series-0", tmp_path / "out"
+    segment_folder(folder, model, out)
+    before = contents(out)
+    plan = model.plan.change(post={"steps": [["minimum-size", {"size": 3}]]})
+    rows = segment_folder(folder, Model(model.net, plan, model.classes), out)
+    real, masks = os.replace, []
+
+    def once(source, target):
+        if ".before" in Path(source).parts and Path(target).suffix == ".tif":
+            masks.append(target)
+            if len(masks) == 2:
+                raise PermissionError(13, "open elsewhere")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", once)
+    with pytest.raises(WriteError, match="open elsewhere"):
+        undo_run(out)
+    undone = undo_run(out)
+    assert (undone.removed, undone.restored, undone.kept) == (0, len(rows) - 1, ())
+    assert contents(out) == before
 
 
 def test_a_mask_corrected_since_stays_and_is_not_written_over(model, many, tmp_path):
