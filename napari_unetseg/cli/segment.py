@@ -100,7 +100,7 @@ def _said(files: Mapping[str, Mapping[str, Any]], failed: int, before: int, out:
     if flagged := sum(bool(row["flags"]) for row in files.values()):
         deserve = "deserves" if flagged == 1 else "deserve"
         yield f"{flagged} of them {deserve} a look: {out / 'report.html'} shows the worst first."
-    if sentence := undecided(row["doubt"] or None for row in files.values()):
+    if sentence := undecided(None if row["doubt"] == "" else row["doubt"] for row in files.values()):
         yield sentence
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from napari_unetseg.cli import terminal
-from napari_unetseg.cli.segment import read_size
+from napari_unetseg.cli.segment import _said, read_size
 from napari_unetseg.events import FileDone, Started
 
 
@@ -35,6 +35,11 @@ def test_a_list_with_a_missing_file_is_exit_code_1_and_may_be_tried_again(cli, m
 def test_workers_without_a_cluster_are_refused(cli, tmp_path):
     code, _, err = cli("segment", tmp_path, "-m", tmp_path, "-o", tmp_path, "--workers", 2)
     assert (code, "--dask" in err) == (2, True)
+
+
+def test_files_without_any_doubt_count_too(tmp_path):
+    files = {str(i): {"doubt": doubt, "flags": ""} for i, doubt in enumerate((0.0, 0.0, 0.0, 0.6, 0.7, ""))}
+    assert not any("undecided" in line for line in _said(files, 0, 0, tmp_path))
 
 
 @pytest.mark.parametrize(("text", "size"), [("2GB", 2**31), ("512 MiB", 2**29), (".5t", 2**39), ("3", 3 * 2**30)])
