@@ -107,8 +107,9 @@ def predict_file(
     for one in ensemble.models:
         check_image(one.plan, name, source.shape)
         _check_plan(one.plan, source, most)
+    plans = {one.plan.normalisation: one.plan for one in ensemble.models}  # the image is read once for each
     with about(name):
-        intensities = {one.plan.normalisation: _measured(source, one.plan, control) for one in ensemble.models}
+        intensities = {how: _measured(source, each, control) for how, each in plans.items()}
     looks = Looks.of(ensemble, intensities, source.geometry.spacing, layers)
     sheets = Sheets.of(looks, source, int(_SHARE * (most - _taken_by_nets(looks, source, control))))
     ledger = Ledger.open(out, _recipe(ensemble, source, sheets))
