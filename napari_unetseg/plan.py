@@ -7,8 +7,9 @@ a plan saved with a model has no ``None`` left where a decision was needed.
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -265,7 +266,8 @@ class Plan(_Frozen):
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise PlanError(f"The plan {Path(path).name} could not be read: {error}.", hint="Check the path.") from None
+            why = getattr(error, "strerror", None) or error
+            raise PlanError(f"The plan {path} could not be read: {why}.", hint="Check the path.") from None
         try:
             values = json.loads(text)
         except (ValueError, RecursionError):
@@ -276,6 +278,18 @@ class Plan(_Frozen):
 def _plan_error(error: ValidationError) -> PlanError:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "plan"
+    if first["type"] == "extra_forbidden":
+        return _unknown_field([str(part) for part in first["loc"]])
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    value = f" (given {first['input']!r})" if first["type"] not in ("missing", "extra_forbidden") else ""
+    value = f" (given {first['input']!r})" if first["type"] != "missing" else ""
     return PlanError(f"Plan field {where}: {first['msg']}{value}{more}.", hint="Correct that field, or leave it out.")
+
+
+def _unknown_field(parts: Sequence[str]) -> PlanError:
+    fields = Plan.model_fields
+    for part in parts[:-1]:
+        fields = getattr(fields[part].annotation, "model_fields", {}) if part in fields else {}
+    names = [field.alias or name for name, field in fields.items()]
+    near = difflib.get_close_matches(parts[-1].lower(), names, n=2, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"There is: {', '.join(names)}." if names else ""
+    return PlanError(f"There is no plan field {'.'.join(parts)}.", hint=hint or "Leave it out.")

@@ -120,6 +120,7 @@ def test_doctor_says_what_will_be_used(cli):
     assert code == 0
     assert facts["device"] in ("cpu", "mps") or facts["device"].startswith("cuda")
     assert facts["why"]
+    assert [extra.split()[0] for extra in facts["extras"]] == ["app", "dicom", "cluster", "export"]
 
 
 def bad(folder, tmp_path):

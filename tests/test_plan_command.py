@@ -45,3 +45,17 @@ def test_the_worker_answers_before_train_is_pressed(tmp_path):
     assert told["memory"] > 0
     assert told["plan"]["net"]["width"] == 0.1
     assert told["notes"]
+
+
+def test_a_misspelt_field_is_answered_with_what_was_meant(tmp_path, cli):
+    file = tmp_path / "plan.json"
+    for text, meant in [
+        ('{"nett": "unet"}', "mean net?"),
+        ('{"data": {"fould": 1}}', "mean fold or folds?"),
+        ('{"post": {"q": 1}}', "There is: steps"),
+        ('{"net": {"width": 9}}', "(given 9)"),
+    ]:
+        file.write_text(text)
+        code, _, err = cli("plan", tmp_path, "--plan", file)
+        assert (code, meant in err) == (2, True), err
+    assert "No such file or directory" in cli("plan", tmp_path, "--plan", tmp_path / "none.json")[2]

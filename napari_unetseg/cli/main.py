@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +40,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+_EXTRAS = {"app": "napari", "dicom": "highdicom", "cluster": "distributed", "export": "onnx"}
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
@@ -293,7 +295,9 @@ def doctor(as_json: Json = False) -> None:
     from napari_unetseg.devices import describe, limit_threads
 
     limit_threads()
-    facts = {"napari-unetseg": __version__, **describe(), "window": why_no_window() or "can be opened"}
+    extras = [name if find_spec(module) else f"{name} (not installed)" for name, module in _EXTRAS.items()]
+    window = why_no_window() or "can be opened"
+    facts = {"napari-unetseg": __version__, **describe(), "extras": extras, "window": window}
     if as_json:
         _print_json(facts)
         return

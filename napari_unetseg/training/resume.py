@@ -22,6 +22,7 @@ __all__ = ["Checkpoint"]
 
 logger = logging.getLogger(__name__)
 
+_NOTHING = "No training was broken off here: this one begins anew."
 _AFRESH = "The labels changed since: the weights are gone on from, learning rate and patience start afresh."
 
 
@@ -83,7 +84,7 @@ class Checkpoint:
         part.rename(self.place)
 
     def load(self, job: Job) -> None:
-        """Put a job where the killed run was; nothing to load is no error, the run then begins anew.
+        """Put a job where the killed run was; nothing to load is no error, the run then begins anew and says so.
 
         Where the labels have changed since, only the weights are taken: learning rate, patience and scores belong to
         what was learned from before.
@@ -93,6 +94,7 @@ class Checkpoint:
 
         place = self.place if self.place.is_dir() else self._part
         if not (place / "state.json").is_file():
+            job.notes = (*job.notes, _NOTHING)
             return
         try:
             facts = json.loads((place / "state.json").read_text(encoding="utf-8"))

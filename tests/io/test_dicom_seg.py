@@ -144,6 +144,7 @@ def test_the_standard_asks_for_what_is_in_it_and_no_more(scan, tmp_path):
         if isinstance(element.value, str) and element.VR in ("CS", "DA", "LO", "SH", "TM", "UI", "DS", "IS"):
             pydicom.valuerep.validate_value(element.VR, element.value, pydicom.config.RAISE)
     source = pydicom.dcmread(scan.header["dicom"]["files"][0])
+    assert "napari-unetseg" in made.SeriesDescription
     for keyword in ("PatientName", "PatientID", "PatientBirthDate", "StudyInstanceUID", "FrameOfReferenceUID"):
         assert made[keyword].value == source[keyword].value, "a viewer files it with its study"
     assert made.SeriesInstanceUID != source.SeriesInstanceUID

@@ -9,7 +9,7 @@ from tiny import blobs, folder_of_blobs
 
 import napari_unetseg as nus
 from napari_unetseg.errors import Stopped
-from napari_unetseg.events import Control, StepDone, Validated
+from napari_unetseg.events import Control, Started, StepDone, Validated
 from napari_unetseg.training import fine_tune, job, loop
 
 
@@ -61,14 +61,17 @@ def test_a_round_replays_all_strokes_with_rate_and_patience_afresh(project, monk
 
 def test_strokes_added_after_a_kill_start_rate_and_patience_afresh(project, tmp_path):
     plan = quick(epochs=6)
-    run = fine_tune.events(project, plan, folder=tmp_path / "m")
+    run = fine_tune.events(project, plan, folder=tmp_path / "m", resume=True)
     for event in run:
+        if isinstance(event, Started):
+            assert "No training was broken off here: this one begins anew." in event.notes
         if isinstance(event, StepDone) and event.step == 10:
             break
     run.close()
     project.annotate("case1", _strokes(blobs((64, 64), 1)[1], 1))
     events = list(fine_tune.events(project, plan, folder=tmp_path / "m", resume=True))
     assert any("start afresh" in note for note in events[0].notes)
+    assert not any("begins anew" in note for note in events[0].notes)
     assert [e.step for e in events if isinstance(e, StepDone)] == list(range(1, 25))
 
 

@@ -98,6 +98,7 @@ def write_segmentation(path: Path, mask: LabelVolume, source: Mapping[str, Any],
                 segment_descriptions=[_segment(number, classes) for number in range(1, count + 1)],
                 series_instance_uid=hd.UID(),
                 series_number=1,
+                series_description="Segmentation by napari-unetseg",  # what viewers list a series by
                 sop_instance_uid=hd.UID(),
                 instance_number=1,
                 manufacturer="napari-unetseg",
