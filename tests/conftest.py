@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-# before torch is imported, and for the processes that tests start: two threads on two busy cores wait for one another
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# before torch is imported, and for the processes that tests start: two threads on two busy cores wait for one another,
+# and sums in another order are other numbers
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 

@@ -97,8 +97,7 @@ class Job:
     def match_shares(self, control: Control) -> None:
         """Let the net say each class as often as the instant model does."""
         if self.shares is not None and self.progress.step:
-            plan = self.plan.change(inference={"temperature": 1.0})  # logits as they are, to which it is added
-            alone = Predictor(self.average.average.eval(), plan, self.compute)
+            alone = Predictor(self.average.average.eval(), self.plan, self.compute)
             self.offset = tuple(float(one) for one in self.shares.offset(alone, control))
             self.lead.shift(self.offset)
 
@@ -136,6 +135,8 @@ def prepare_job(
         start = None  # it has taught, and will again; there is nothing in it that the net could go on from
     if minutes is not None:
         plan = plan.change(training={"minutes": minutes, "epochs": None})
+    if plan.inference.temperature != 1:  # the plan of a model: it was fitted to that model's weights
+        plan = plan.change(inference={"temperature": 1.0})
     if "instant" in plan.net.parts:
         plan = plan.change(net={"parts": _alone(plan.net)["parts"]})
     if start is not None and (not plan.given("net", "name") or plan.net.name == start.plan.net.name):

@@ -184,3 +184,8 @@ def test_a_class_that_nothing_shows_is_named(tmp_path):
         made.annotate(made.add_array("one", nus.Volume(image[None])), _strokes(mask, 0))
         notes = next(fine_tune.events(made, quick())).notes
     assert "Nothing to learn from shows 'rare': it will not be found in any image." in notes
+
+
+def test_a_temperature_of_other_weights_is_not_taken_over(project):
+    plan = quick().change(inference={"temperature": 3.0}, data={"heldout": 0.0})
+    assert fine_tune(project, plan).plan.inference.temperature == 1.0
