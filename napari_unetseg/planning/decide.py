@@ -146,11 +146,9 @@ def _net(plan: Plan, dataset: Dataset, samples: Sequence[Sample], device: torch.
         if dims not in able:
             dims = able[0]
         if dataset.ndim == 3:
-            notes.append(
-                "3D: the volumes are learned as volumes."
-                if dims == 3
-                else "2D: the volumes are learned plane by plane."
-            )
+            sooner = "; as planes (2D) they are learned sooner on a processor" if device.type == "cpu" else ""
+            whole = f"3D: the volumes are learned as volumes{sooner}."
+            notes.append(whole if dims == 3 else "2D: the volumes are learned plane by plane.")
     neighbours = plan.data.neighbours
     if neighbours and (dims == 3 or dataset.ndim == 2):
         raise PlanError(

@@ -86,8 +86,9 @@ def test_thick_slices_give_flat_patches():
     image, target = blobs((24, 64, 64))
     dataset = type("D", (), {"ndim": 3, "in_channels": 1, "classes": ("b", "c"), "labels": "mask"})()
     for ratio, flat in ((1.0, 32), (2.0, 32), (5.0, 16)):
-        plan, _ = complete_plan(nus.Plan(), dataset, [sample(image, target, None, (ratio, 1.0, 1.0))], CPU)
+        plan, notes = complete_plan(nus.Plan(), dataset, [sample(image, target, None, (ratio, 1.0, 1.0))], CPU)
         assert plan.net.dims == 3
+        assert any("as planes (2D) they are learned sooner" in note for note in notes)
         assert plan.patch[0] <= flat
     assert plan.patch == (16, 48, 48)
 
