@@ -134,7 +134,8 @@ _NORMALISATION = {
 
 
 def _net(plan: Plan, dataset: Dataset, samples: Sequence[Sample], device: torch.device, notes: list[str]) -> Plan:
-    able = NETS.facts(plan.net.name).get("dims", (2, 3))
+    facts = NETS.facts(plan.net.name)
+    able, made_for_3d = facts.get("dims", (2, 3)), facts.get("native") == 3
     if plan.given("net", "dims"):
         dims = plan.net.dims
         if dims > dataset.ndim:
@@ -142,13 +143,14 @@ def _net(plan: Plan, dataset: Dataset, samples: Sequence[Sample], device: torch.
                 "A 3D net needs volumes, and these images are 2D.", hint="Leave out --dims, or use --dims 2."
             )
     else:
-        dims = 3 if dataset.ndim == 3 and 3 in able and not plan.data.neighbours and _worth_3d(samples) else 2
+        deep = dataset.ndim == 3 and 3 in able and not plan.data.neighbours and _worth_3d(samples)
+        dims = 3 if deep and (made_for_3d or device.type != "cpu" or 2 not in able) else 2
         if dims not in able:
             dims = able[0]
         if dataset.ndim == 3:
-            sooner = "; as planes (2D) they are learned sooner on a processor" if device.type == "cpu" else ""
-            whole = f"3D: the volumes are learned as volumes{sooner}."
-            notes.append(whole if dims == 3 else "2D: the volumes are learned plane by plane.")
+            why = ", which a processor learns far sooner; with hours, or a graphics card, choose 3D" if deep else ""
+            whole = "3D: the volumes are learned as volumes."
+            notes.append(whole if dims == 3 else f"2D: the volumes are learned plane by plane{why}.")
     neighbours = plan.data.neighbours
     if neighbours and (dims == 3 or dataset.ndim == 2):
         raise PlanError(

@@ -98,8 +98,8 @@ class TrainPanel(Panel):
         self.minutes.valueChanged.connect(self._on_minutes)
         self.dims = Choice(
             _DIMS,
-            "Thick slices (more than about three times the pixel) or few of them are learned better plane by plane, "
-            "thin ones as volumes; decided for you by that",
+            "Without a graphics card planes are learned far sooner; with one, thin slices are learned as volumes, thick "
+            "ones (more than about six times the pixel) or few of them plane by plane. Decided for you by that",
             "Planes or volumes",
         )
         self.dims.chosen.connect(self._choose_dims)

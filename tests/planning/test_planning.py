@@ -10,7 +10,7 @@ from tiny import blobs, folder_of_blobs
 import napari_unetseg as nus
 from napari_unetseg.data import Sample, load_dataset, split
 from napari_unetseg.data.annotator import scribble
-from napari_unetseg.planning import complete_plan, plan_for
+from napari_unetseg.planning import complete_plan, decide, plan_for
 from napari_unetseg.planning.cost import net_cost, step_memory
 from napari_unetseg.planning.mirrored import mirrored_pair
 from napari_unetseg.planning.objects import object_size
@@ -86,11 +86,27 @@ def test_thick_slices_give_flat_patches():
     image, target = blobs((24, 64, 64))
     dataset = type("D", (), {"ndim": 3, "in_channels": 1, "classes": ("b", "c"), "labels": "mask"})()
     for ratio, flat in ((1.0, 32), (2.0, 32), (5.0, 16)):
-        plan, notes = complete_plan(nus.Plan(), dataset, [sample(image, target, None, (ratio, 1.0, 1.0))], CPU)
-        assert plan.net.dims == 3
-        assert any("as planes (2D) they are learned sooner" in note for note in notes)
+        given = nus.Plan(net={"dims": 3})
+        plan, _ = complete_plan(given, dataset, [sample(image, target, None, (ratio, 1.0, 1.0))], CPU)
         assert plan.patch[0] <= flat
     assert plan.patch == (16, 48, 48)
+
+
+@pytest.mark.parametrize(
+    ("net", "ratio", "device", "dims", "why"),
+    [
+        ("unet", 1.0, "cpu", 2, "plane by plane, which a processor learns far sooner"),
+        ("unet", 1.0, "cuda", 3, "as volumes"),
+        ("unet", 9.0, "cuda", 2, "plane by plane."),
+        ("unet3d", 1.0, "cpu", 3, "as volumes"),
+    ],
+)
+def test_volumes_are_learned_as_planes_where_that_is_sooner(net, ratio, device, dims, why):
+    image, target = blobs((24, 64, 64))
+    dataset = type("D", (), {"ndim": 3, "in_channels": 1, "classes": ("b", "c"), "labels": "mask"})()
+    samples, notes = [sample(image, target, None, (ratio, 1.0, 1.0))], []
+    assert decide._net(nus.Plan(net=net), dataset, samples, torch.device(device), notes).net.dims == dims
+    assert any(why in note for note in notes)
 
 
 def test_what_was_given_stays(folder):
