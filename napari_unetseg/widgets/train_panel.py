@@ -98,7 +98,7 @@ class TrainPanel(Panel):
         self.minutes.valueChanged.connect(self._on_minutes)
         self.dims = Choice(
             _DIMS,
-            "Without a graphics card planes are learned far sooner; with one, thin slices are learned as volumes, thick "
+            "Without a graphics card planes are learned far sooner; with one, thin slices are taken as volumes, thick "
             "ones (more than about six times the pixel) or few of them plane by plane. Decided for you by that",
             "Planes or volumes",
         )
