@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -38,6 +39,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_FRESH = 60.0  # seconds for which a number of threads that was found is believed
 _AGREES = 0.03  # relative difference of the probe's loss from float32's
 
 
@@ -231,7 +233,8 @@ class ThreadGovernor:
 
     All cores are fastest on an idle machine; where another program is busy, threads that wait for one another make a
     step many times slower than one thread fewer (measured on two cores: 3 steps in 15 s with two threads, 20 with
-    one). So now and then one step is timed with another number; a try that turns out worse doubles the wait.
+    one). So now and then one step is timed with another number; a try that turns out worse doubles the wait. A governor
+    begins with what the last one in this process found, for the load that it would see is in part this process's own.
 
     Parameters
     ----------
@@ -239,13 +242,21 @@ class ThreadGovernor:
         Most threads to use.
     """
 
+    _last: ClassVar[dict[int, tuple[int, float]]] = {}
+
     def __init__(self, most: int | None = None) -> None:
         self.most = most or torch.get_num_threads()
         self.counts = sorted({self.most, max(1, self.most - 1), max(1, self.most // 2)}, reverse=True)
         self._seconds: dict[int, float] = {}
-        self._using = self.counts[min(1, len(self.counts) - 1)] if _busy() else self.counts[0]
+        self._using = self._found or (self.counts[min(1, len(self.counts) - 1)] if _busy() else self.counts[0])
         self._wait = 4.0
         self._next_try = time.monotonic() + self._wait
+
+    @property
+    def _found(self) -> int | None:
+        """What another governor of as many threads used a moment ago."""
+        threads, when = ThreadGovernor._last.get(self.most, (0, -math.inf))
+        return threads if time.monotonic() - when < _FRESH else None
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
@@ -260,6 +271,7 @@ class ThreadGovernor:
         took = time.monotonic() - start
         known = self._seconds.get(trying)
         self._seconds[trying] = took if known is None or trying != self._using else 0.7 * known + 0.3 * took
+        ThreadGovernor._last[self.most] = self._using, time.monotonic()
         if trying == self._using:
             return
         if took < 0.9 * self._seconds.get(self._using, float("inf")):

@@ -44,6 +44,28 @@ def test_placing_in_channels_last_changes_no_value():
     torch.testing.assert_close(placed.weight, weight)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_found(monkeypatch):
+    monkeypatch.setattr(ThreadGovernor, "_last", {})
+
+
+def test_a_governor_begins_with_what_the_last_one_found(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("napari_unetseg.devices.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("napari_unetseg.devices._busy", lambda: False)
+    with ThreadGovernor(most=2).step():
+        pass
+    monkeypatch.setattr("napari_unetseg.devices._busy", lambda: True)  # by that very work
+
+    def threads() -> int:
+        with ThreadGovernor(most=2).step():
+            return torch.get_num_threads()
+
+    assert threads() == 2
+    now[0] += 100
+    assert threads() == 1
+
+
 def test_the_number_of_threads_is_put_back_after_a_step(monkeypatch):
     monkeypatch.setattr("napari_unetseg.devices._busy", lambda: True)
     before = torch.get_num_threads()

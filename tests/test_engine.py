@@ -48,7 +48,7 @@ class Ear:
             self.threads.add(threading.current_thread().name)
             self._news.notify_all()
 
-    def wait(self, *names: str, seconds: float = 60) -> dict:
+    def wait(self, *names: str, seconds: float = 240) -> dict:
         """First event of one of these names."""
 
         def found():
@@ -62,7 +62,7 @@ class Ear:
     def _over(self) -> bool:
         return bool(self.heard) and self.heard[-1]["event"] in ("Done", "Failed")
 
-    def end(self, seconds: float = 60) -> dict:
+    def end(self, seconds: float = 240) -> dict:
         return self.wait("Done", "Failed", seconds=seconds)
 
 
