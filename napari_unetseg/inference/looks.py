@@ -18,8 +18,8 @@ from torch import Tensor
 from napari_unetseg.data.normalise import Intensities
 from napari_unetseg.errors import ModelError
 from napari_unetseg.inference.ensemble import Ensemble, Symmetry, dropping, symmetries
-from napari_unetseg.inference.sliding import Predictor, each_once, one_value
-from napari_unetseg.inference.tiling import Grid
+from napari_unetseg.inference.sliding import Predictor, each_once
+from napari_unetseg.inference.tiling import Grid, grid_for, one_value
 from napari_unetseg.plan import Normalisation
 
 __all__ = ["LABELS", "LAYERS", "Looks", "Tile"]
@@ -116,10 +116,7 @@ class Looks:
 
     def grid(self, shape: Sequence[int]) -> Grid:
         """Tiles that are large enough for each model, with as much overlap and margin as any of them wants."""
-        grids = self.predictors
-        tile = tuple(max(sides) for sides in zip(*(predictor.tile for predictor in grids), strict=True))
-        overlap = max(predictor.plan.inference.overlap for predictor in grids)
-        return Grid.of(shape[-len(tile) :], tile, overlap, max(predictor.margin for predictor in grids))
+        return grid_for(shape, [predictor.wish for predictor in self.predictors])
 
     def tile(self, raw: np.ndarray) -> Tile:
         """Normalise a tile as read."""

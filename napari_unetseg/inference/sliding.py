@@ -2,9 +2,8 @@
 
 A 2D net on a volume segments it plane by plane, or along all three axes (`planes`). Tiles overlap and are weighted by
 a Gaussian, so that no seam shows; around the image lies a mirrored margin, so that a net does not meet the image's
-border, where it invents things; the tile nearest to `focus` comes first. MONAI's ``sliding_window_inference`` does the
-same blending in one call; ours is a generator, so that each tile can be shown, and stopped after
-(``benchmarks/sliding.py`` keeps the comparison).
+border, where it invents things; the tile nearest to `focus` comes first. Unlike MONAI's ``sliding_window_inference``
+(``benchmarks/sliding.py``) it is a generator: each tile can be shown, and stopped after.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from napari_unetseg.data.patches import neighbouring
 from napari_unetseg.devices import Compute, ThreadGovernor, choose_compute, is_out_of_memory
 from napari_unetseg.errors import ModelError, OutOfMemory, ReadError, Stopped
 from napari_unetseg.events import Control, Event, TileDone, finish, verb
-from napari_unetseg.inference.tiling import Grid, tile_slices, tile_weights, windowed
+from napari_unetseg.inference.tiling import Grid, Wish, grid_for, one_value, tile_slices, tile_weights, windowed
 from napari_unetseg.nets.checkpoint import Model
 from napari_unetseg.plan import Plan
 from napari_unetseg.postprocess import apply_steps
@@ -38,7 +37,6 @@ __all__ = [
     "each_once",
     "interruptible",
     "make_predictor",
-    "one_value",
     "poll",
     "predict",
     "predict_probabilities",
@@ -77,18 +75,16 @@ class Predictor:
 
     @property
     def tile(self) -> tuple[int, ...]:
-        """Tile size of the net's dims: of the plan, or what was measured to be best.
+        """Tile size of the net's dims: of the plan, or in 2D about twice the training's patch.
 
-        In 2D it is about twice the training's patch: a young net with instance norm knows the statistics of its
-        patches only, and on images whose parts differ much it is worse on larger ones (``docs/benchmarks.md``).
+        A young net with instance norm knows the statistics of its patches only (``docs/benchmarks.md``).
         """
         dims, most, patch = self.plan.net.dims, _TILE[self.plan.net.dims], self.plan.training.patch
         if self.plan.inference.tile:
             return tuple(self.plan.inference.tile[-dims:])
         if patch is None:
             return (most,) * dims
-        wanted = [min(most, 2 * (side + self.margin)) if dims == 2 else most for side in patch[-dims:]]
-        return tuple(max(side, tile) for side, tile in zip(patch[-dims:], wanted, strict=True))
+        return tuple(max(side, min(most, 2 * (side + self.margin) if dims == 2 else most)) for side in patch[-dims:])
 
     @property
     def margin(self) -> int:
@@ -108,8 +104,16 @@ class Predictor:
 
     def grid(self, shape: Sequence[int]) -> Grid:
         """Tiles of an image, or of a plane of it: the last axes of `shape`."""
-        dims = self.plan.net.dims
-        return Grid.of(shape[-dims:], self.tile, self.plan.inference.overlap, self.margin)
+        return grid_for(shape, [self.wish])
+
+    @property
+    def wish(self) -> Wish:
+        """What is wanted of the tiles; where the plan gives their size, just that."""
+        least = most = tile = self.tile
+        if not self.plan.inference.tile and self.plan.training.patch:
+            least = self.plan.training.patch[-len(tile) :]
+            most = tuple(max(_TILE[len(tile)], side) for side in least)
+        return Wish(tile, least, most, self.plan.inference.overlap, self.margin)
 
     def tiles(
         self,
@@ -264,15 +268,6 @@ def each_once(
     return [found[key] for key in keys]
 
 
-def one_value(tile: np.ndarray) -> np.ndarray | None:
-    """The first voxel ``(C, 1, ...)`` of a tile ``(C, ...)`` that is the same everywhere; None of any other."""
-    flat = tile.reshape(len(tile), -1)
-    first = flat[:, :1]
-    if (flat[:, :64] != first).any() or (flat != first).any():
-        return None
-    return first.reshape(len(tile), *(1,) * (tile.ndim - 1))
-
-
 def poll(control: Control | None) -> None:
     """Raise `Stopped` when `control` said stop."""
     if control is not None and control.stopped:
@@ -333,8 +328,8 @@ def check_image(plan: Plan, name: str, shape: Sequence[int]) -> None:
 
 def _blank(data: np.ndarray) -> bool:
     """Whether all voxels are alike; looks at a few first, so that real images answer at once."""
-    first = data.flat[0]
-    return bool((data[..., :: max(1, data.shape[-1] // 64)] == first).all() and (data == first).all())
+    few = data[..., :: max(1, data.shape[-1] // 64)]
+    return bool((few == data.flat[0]).all() and (data == data.flat[0]).all())
 
 
 def _name(image: Volume) -> str:

@@ -8,13 +8,25 @@ finished one after the other.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-__all__ = ["Axis", "Grid", "mirrored", "tile_slices", "tile_weights", "windowed"]
+__all__ = [
+    "Axis",
+    "Grid",
+    "Wish",
+    "evened",
+    "grid_for",
+    "mirrored",
+    "one_value",
+    "tile_slices",
+    "tile_weights",
+    "windowed",
+]
 
 
 def tile_slices(shape: Sequence[int], tile: Sequence[int], overlap: float) -> list[tuple[slice, ...]]:
@@ -34,6 +46,37 @@ def tile_slices(shape: Sequence[int], tile: Sequence[int], overlap: float) -> li
     """
     axes = [Axis.of(size, side, overlap) for size, side in zip(shape, tile, strict=True)]
     return list(itertools.product(*([slice(a, a + axis.side) for a in axis.starts] for axis in axes)))
+
+
+def evened(whole: int, wanted: int, limits: tuple[int, int], overlap: float) -> int:
+    """Side of tiles that divide an axis of `whole` voxels without more overlap than asked for, near the `wanted` one.
+
+    A side that does not divide the axis is paid for: 544 voxels in tiles of 512 are two tiles, twice the work of one.
+
+    Parameters
+    ----------
+    limits : (int, int)
+        Smallest and largest side; where neither number of tiles gives one between, `wanted` it is.
+
+    Examples
+    --------
+    >>> evened(544, 288, (128, 512), 0.25)
+    320
+    """
+    count = (whole / wanted - overlap) / (1 - overlap)
+    counts = {max(1, math.floor(count)), max(1, math.ceil(count))}
+    sides = (16 * math.ceil(whole / (n - (n - 1) * overlap) / 16) for n in sorted(counts))
+    possible = [int(side) for side in sides if limits[0] <= side <= limits[1]]
+    return min(possible, key=lambda side: abs(math.log(side / wanted)), default=wanted)
+
+
+def one_value(tile: np.ndarray) -> np.ndarray | None:
+    """The first voxel ``(C, 1, ...)`` of a tile ``(C, ...)`` that is the same everywhere; None of any other."""
+    flat = tile.reshape(len(tile), -1)
+    first = flat[:, :1]
+    if (flat[:, :64] != first).any() or (flat != first).any():
+        return None
+    return first.reshape(len(tile), *(1,) * (tile.ndim - 1))
 
 
 def tile_weights(tile: Sequence[int]) -> np.ndarray:
@@ -158,3 +201,29 @@ class Grid:
     def weights(self, index: Sequence[int]) -> list[np.ndarray]:
         """Weights of a tile, one array an axis."""
         return [axis.weights[i] for axis, i in zip(self.axes, index, strict=True)]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a net wants of its tiles: sides, the smallest and largest it may have instead, overlap and margin."""
+
+    tile: tuple[int, ...]
+    least: tuple[int, ...]
+    most: tuple[int, ...]
+    overlap: float
+    margin: int
+
+
+def grid_for(shape: Sequence[int], wishes: Sequence[Wish]) -> Grid:
+    """Tiles of the last axes of `shape` that are large enough for each net, and divide the image well."""
+    tile, least, most = (
+        tuple(max(sides) for sides in zip(*(getattr(wish, name) for wish in wishes), strict=True))
+        for name in ("tile", "least", "most")
+    )
+    overlap, margin = (max(getattr(wish, name) for wish in wishes) for name in ("overlap", "margin"))
+    inner = shape[-len(tile) :]
+    sides = [
+        evened(size + 2 * margin, side, limits, overlap)
+        for size, side, limits in zip(inner, tile, zip(least, most, strict=True), strict=True)
+    ]
+    return Grid.of(inner, sides, overlap, margin)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,19 @@ def test_a_tile_is_about_twice_the_patch(dims, patch, tile):
     plan = Plan(net={"name": "unet", "dims": dims}, training={"patch": patch})
     found = Predictor(Echo().eval(), plan, Compute(torch.device("cpu")))
     assert found.tile == tile
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "tiles"),
+    [(256, 288, 1), (512, 320, 2), (100, 132, 1), (2048, 304, 9), (600, 256, 3), (300, 332, 1)],
+)
+def test_tiles_divide_the_image_well(size, side, tiles):
+    plan = Plan(net={"name": "unet"}, training={"patch": (128, 128)})
+    axis = Predictor(Echo().eval(), plan, Compute(torch.device("cpu"))).grid((size, size)).axes[0]
+    assert (axis.side, len(axis.starts)) == (side, tiles)
+    assert all(b - a <= 0.76 * axis.side for a, b in itertools.pairwise(axis.starts))
+    given = plan.change(inference={"tile": (288, 288)})
+    assert Predictor(Echo().eval(), given, Compute(torch.device("cpu"))).grid((512, 512)).side == (288, 288)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (64, 64), (65, 31), (100, 129)])
