@@ -91,7 +91,8 @@ def table(done: dict[str, Comparison], given: argparse.Namespace) -> list[str]:
             cells = [f"{row[f'{m}_mean']:.3f} ± {row[f'{m}_sd']:.3f}" for m in ("dice", "jaccard")]
             far = row.get("hausdorff95_mean")
             tests = [t for t in comparison.tests if {t["net"], t["other"]} == {row["net"], best}]
-            chance = f"{tests[0]['p_holm']:.3f}" if tests and tests[0]["p_holm"] is not None else "-"
+            p = tests[0]["p_holm"] if tests else None
+            chance = "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
             hd = "-" if far is None or np.isnan(far) else f"{far:.1f}"
             row_cells = (name, row["net"], row["class"], row["cases"], *cells, hd, chance)
             lines.append(f"| {' | '.join(map(str, row_cells))} |")
