@@ -64,10 +64,11 @@ def evened(whole: int, wanted: int, limits: tuple[int, int], overlap: float) -> 
     320
     """
     count = (whole / wanted - overlap) / (1 - overlap)
-    counts = {max(1, math.floor(count)), max(1, math.ceil(count))}
-    sides = (16 * math.ceil(whole / (n - (n - 1) * overlap) / 16) for n in sorted(counts))
-    possible = [int(side) for side in sides if limits[0] <= side <= limits[1]]
-    return min(possible, key=lambda side: abs(math.log(side / wanted)), default=wanted)
+    for n in (max(1, math.floor(count)), max(1, math.ceil(count))):  # fewer and larger ones cost less
+        side = 16 * math.ceil(whole / (n - (n - 1) * overlap) / 16)
+        if limits[0] <= side <= min(limits[1], 1.5 * wanted):
+            return side
+    return wanted
 
 
 def one_value(tile: np.ndarray) -> np.ndarray | None:
