@@ -151,7 +151,8 @@ def test_scribble_train_correct_retrain_segment_and_come_back(tmp_path, open_win
     painted = sum(space.stroke_counts(second).values())
     hand.key(Qt.Key.Key_1)
     hand.stroke((250, 10), (250, 30))
-    assert sum(space.stroke_counts(second).values()) > painted, "one can go on painting"
+    # one can go on painting; what was painted is counted when the event loop comes to it
+    qtbot.waitUntil(lambda: sum(space.stroke_counts(second).values()) > painted, timeout=60_000)
 
     # stop: the best model so far is kept, its score says on what it was measured, its mask is shown
     qtbot.waitUntil(lambda: len(space.curves.validations) >= 1, timeout=120_000)
