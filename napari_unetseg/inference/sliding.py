@@ -84,7 +84,7 @@ class Predictor:
             return tuple(self.plan.inference.tile[-dims:])
         if patch is None:
             return (most,) * dims
-        return tuple(max(side, min(most, 2 * (side + self.margin) if dims == 2 else most)) for side in patch[-dims:])
+        return tuple(max(side, min(most, 2 * side if dims == 2 else most)) for side in patch[-dims:])
 
     @property
     def margin(self) -> int:

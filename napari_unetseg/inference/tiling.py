@@ -49,9 +49,7 @@ def tile_slices(shape: Sequence[int], tile: Sequence[int], overlap: float) -> li
 
 
 def evened(whole: int, wanted: int, limits: tuple[int, int], overlap: float) -> int:
-    """Side of tiles that divide an axis of `whole` voxels without more overlap than asked for, near the `wanted` one.
-
-    A side that does not divide the axis is paid for: 544 voxels in tiles of 512 are two tiles, twice the work of one.
+    """Side of tiles that divide an axis of `whole` voxels with no more overlap than asked for, near the `wanted` one.
 
     Parameters
     ----------
@@ -60,7 +58,7 @@ def evened(whole: int, wanted: int, limits: tuple[int, int], overlap: float) -> 
 
     Examples
     --------
-    >>> evened(544, 288, (128, 512), 0.25)
+    >>> evened(544, 288, (128, 544), 0.25)  # three tiles of 288 would overlap by more than half
     320
     """
     count = (whole / wanted - overlap) / (1 - overlap)
@@ -206,7 +204,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a net wants of its tiles: sides, the smallest and largest it may have instead, overlap and margin."""
+    """What a net wants of its tiles: sides without the margin, wished for, smallest and largest; overlap; margin."""
 
     tile: tuple[int, ...]
     least: tuple[int, ...]
@@ -217,14 +215,11 @@ class Wish:
 
 def grid_for(shape: Sequence[int], wishes: Sequence[Wish]) -> Grid:
     """Tiles of the last axes of `shape` that are large enough for each net, and divide the image well."""
-    tile, least, most = (
-        tuple(max(sides) for sides in zip(*(getattr(wish, name) for wish in wishes), strict=True))
-        for name in ("tile", "least", "most")
-    )
-    overlap, margin = (max(getattr(wish, name) for wish in wishes) for name in ("overlap", "margin"))
-    inner = shape[-len(tile) :]
+    wanted = [np.max([getattr(wish, name) for wish in wishes], axis=0).tolist() for name in ("tile", "least", "most")]
+    overlap, margin = max(wish.overlap for wish in wishes), max(wish.margin for wish in wishes)
+    inner, rim = shape[-len(wanted[0]) :], 2 * margin
     sides = [
-        evened(size + 2 * margin, side, limits, overlap)
-        for size, side, limits in zip(inner, tile, zip(least, most, strict=True), strict=True)
+        side if least == most else evened(size + rim, side + rim, (least, most + rim), overlap)
+        for size, side, least, most in zip(inner, *wanted, strict=True)
     ]
     return Grid.of(inner, sides, overlap, margin)

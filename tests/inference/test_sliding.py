@@ -35,9 +35,9 @@ def predictor(dims: int, tile: tuple[int, ...], overlap: float = 0.25) -> Predic
     ("dims", "patch", "tile"),
     [
         (2, None, (512, 512)),
-        (2, (128, 128), (288, 288)),  # two patches and the margin, so that an image of two patches is one tile
+        (2, (128, 128), (256, 256)),
         (2, (256, 384), (512, 512)),
-        (2, (640, 128), (640, 288)),
+        (2, (640, 128), (640, 256)),
         (3, (32, 64, 128), (96, 96, 128)),
     ],
 )
@@ -48,16 +48,24 @@ def test_a_tile_is_about_twice_the_patch(dims, patch, tile):
 
 
 @pytest.mark.parametrize(
-    ("size", "side", "tiles"),
-    [(256, 288, 1), (512, 320, 2), (100, 132, 1), (2048, 304, 9), (600, 368, 2), (300, 332, 1)],
+    ("patch", "size", "side", "tiles"),
+    [
+        (128, 256, 288, 1),  # an image of two patches is one tile, its margin with it
+        (256, 512, 544, 1),
+        (128, 512, 320, 2),
+        (128, 100, 132, 1),
+        (128, 2048, 304, 9),
+        (128, 600, 368, 2),
+        (96, 256, 288, 1),
+    ],
 )
-def test_tiles_divide_the_image_well(size, side, tiles):
-    plan = Plan(net={"name": "unet"}, training={"patch": (128, 128)})
+def test_tiles_divide_the_image_well(patch, size, side, tiles):
+    plan = Plan(net={"name": "unet"}, training={"patch": (patch, patch)})
     axis = Predictor(Echo().eval(), plan, Compute(torch.device("cpu"))).grid((size, size)).axes[0]
     assert (axis.side, len(axis.starts)) == (side, tiles)
     assert all(b - a <= 0.76 * axis.side for a, b in itertools.pairwise(axis.starts))
     given = plan.change(inference={"tile": (288, 288)})
-    assert Predictor(Echo().eval(), given, Compute(torch.device("cpu"))).grid((512, 512)).side == (288, 288)
+    assert Predictor(Echo().eval(), given, Compute(torch.device("cpu"))).grid((1000, 1000)).side == (288, 288)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (64, 64), (65, 31), (100, 129)])

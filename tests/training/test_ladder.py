@@ -98,9 +98,9 @@ def test_other_errors_are_not_taken_for_memory(folder, hungry):
 
 def test_a_tile_that_does_not_fit_is_halved(folder, hungry):
     hungry(np.inf, tile=128 * 128)
-    model, events, notes = run(folder, quick(batch_size=1, patch=(128, 128), epochs=1))
+    model, events, notes = run(folder, quick(batch_size=1, patch=(256, 256), epochs=1))
     assert notes == [
-        "Out of memory: images are segmented in tiles of 144 x 144 voxels.",
+        "Out of memory: images are segmented in tiles of 256 x 256 voxels.",
         "Out of memory: images are segmented in tiles of 128 x 128 voxels.",
     ]
     assert model.scores is not None
