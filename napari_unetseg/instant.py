@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.optimize import nnls
 from torch.nn import functional
+from torch.optim.adamw import adamw
 
 import napari_unetseg
 from napari_unetseg.data import Dataset, Prepared, Sample, fit_normalisation, load_dataset, prepare, said_of, split
@@ -42,7 +43,7 @@ __all__ = ["Lesson", "fit_instant", "fit_prepared", "instant_plan", "learn_lesso
 _TILE = {2: 1024, 3: 128}
 _KNOWN, _UNKNOWN = 20_000, 20_000  # voxels learned from; more changes the time, not the score
 _TREES, _LEAF, _AT_ONCE = 50, 3, 5
-_STEPS, _BATCH, _RATE = 150, 2048, 0.02
+_STEPS, _BATCH, _RATE, _RISE = 150, 2048, 0.02, 0.3
 
 
 @verb
@@ -232,9 +233,7 @@ def learn_lesson(
     shape = net.shift.shape
     net.shift.copy_(every.mean(dim=0).reshape(shape))
     net.scale.copy_(1 / (every.std(dim=0).reshape(shape) + 1e-3))
-    optimiser = torch.optim.AdamW(net.perceptron.parameters(), _RATE, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, _STEPS)
-    history = []
+    descend, history = _descent(list(net.perceptron.parameters())), []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # for steps this small a second thread costs more than it saves, much more under load
     try:
@@ -243,10 +242,7 @@ def learn_lesson(
             some = torch.randint(len(every), (_BATCH,))
             logits = class_logits(net.classify(every[some].T.reshape(1, *shape[:-1], _BATCH)))[0].flatten(1).T
             loss = functional.cross_entropy(logits, wanted[some])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+            descend(loss, step)
             seconds = time.monotonic() - begin
             yield StepDone(step, loss.item(), seconds, seconds / step * (_STEPS - step))
             if step % 10 == 0:
@@ -254,6 +250,34 @@ def learn_lesson(
     finally:
         torch.set_num_threads(threads)
     return history
+
+
+def _descent(weights: list[torch.nn.Parameter]) -> Callable[[torch.Tensor, int], None]:
+    """Step 1, 2, ... of AdamW with one cycle of the rate (Smith & Topin 2018), as torch's classes do it.
+
+    Those classes load torch's compiler when the first is made, which is a second more to wait for the first mask; the
+    function that they call does not.
+    """
+    means, squares = ([torch.zeros_like(weight) for weight in weights] for _ in range(2))
+    counts = [torch.zeros(()) for _ in weights]
+    top = _RISE * _STEPS - 1
+
+    def between(first: float, last: float, done: float) -> float:
+        return last + (first - last) / 2 * (1 + math.cos(math.pi * done))
+
+    def descend(loss: torch.Tensor, step: int) -> None:
+        up, done = step - 1 <= top, step - 1
+        done = done / top if up else (done - top) / (_STEPS - 1 - top)
+        rate = between(_RATE / 25, _RATE, done) if up else between(_RATE, _RATE / 25e4, done)
+        momentum = between(0.95, 0.85, done) if up else between(0.85, 0.95, done)
+        slopes = list(torch.autograd.grad(loss, weights))
+        with torch.no_grad():
+            adamw(
+                weights, slopes, means, squares, [], counts,
+                amsgrad=False, beta1=momentum, beta2=0.999, lr=rate, weight_decay=1e-3, eps=1e-8, maximize=False,
+            )  # fmt: skip
+
+    return descend
 
 
 def _plant(lesson: Lesson, seed: int, control: Control) -> Any:

@@ -128,10 +128,9 @@ def warm_instant() -> None:
     plan = instant_plan(Plan(), 2, 1, (1.0, 1.0), 1)
     inner: Any = build(plan.net).net
     with torch.no_grad():
-        found = Padded(inner.features, inner.divisor)(torch.rand(1, 1, 64, 64))[0].flatten(1).T
+        found = Padded(inner.features, inner.divisor)(torch.rand(1, 1, 16, 16))[0].flatten(1).T
     labels = torch.arange(len(found)) % 2
-    for _ in learn_lesson(inner, Lesson([found], [labels], [found]), plan, Control()):
-        pass
+    next(learn_lesson(inner, Lesson([found], [labels], [found]), plan, Control()))
 
 
 # -- what is kept -------------------------------------------------------------------------------------------------

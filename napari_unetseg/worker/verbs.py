@@ -82,6 +82,8 @@ class Bench:
         yield
         choose_compute()
         yield
+        torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # the first of a process loads torch's compiler
+        yield
         curves([], self._folder / "first.png").unlink()
 
     def put(self, kind: str, array: np.ndarray) -> str:
