@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from tiny import blobs
 
 import napari_unetseg as nus
-from napari_unetseg.data.annotator import scribble
 from napari_unetseg.events import Control, Running
 from napari_unetseg.training.job import finish_job, prepare_job
 from napari_unetseg.training.shares import shift_to
@@ -27,17 +25,6 @@ def test_the_shift_makes_the_mean_what_is_wanted(shares):
 def test_shares_that_cannot_be_move_no_logit_far():
     sure = np.array([[1.0, 1.0], [0.0, 0.0]])
     assert np.abs(shift_to(sure, np.array([0.5, 0.5]))).max() <= 3
-
-
-@pytest.fixture
-def project(tmp_path):
-    made = nus.Project.create(tmp_path / "p.unetseg", classes=["background", "cell"])
-    for number in range(4):
-        image, mask = blobs((64, 64), seed=number)
-        case = made.add_array(f"image {number}", nus.Volume(image[None]))
-        made.annotate(case, scribble(mask, 2, np.random.default_rng(number), 0.03))
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize("outputs", [1, 2])

@@ -8,24 +8,12 @@ import torch
 from tiny import blobs
 
 import napari_unetseg as nus
-from napari_unetseg.data.annotator import scribble
 from napari_unetseg.data.hints import encode_hints
 from napari_unetseg.errors import Stopped
 from napari_unetseg.events import Control, Leads, PreviewReady, Running, StepDone, TileDone, Validated, View
 from napari_unetseg.training import fine_tune
 from napari_unetseg.training.job import prepare_job
 from napari_unetseg.training.teacher import _near_strokes, learn_hints, teach
-
-
-@pytest.fixture
-def project(tmp_path):
-    made = nus.Project.create(tmp_path / "p.unetseg", classes=["background", "cell"])
-    for number in range(4):
-        image, mask = blobs((64, 64), seed=number)
-        case = made.add_array(f"image {number}", nus.Volume(image[None]))
-        made.annotate(case, scribble(mask, 2, np.random.default_rng(number), 0.03))
-    yield made
-    made.close()
 
 
 def plan(**training) -> nus.Plan:
