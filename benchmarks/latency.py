@@ -4,15 +4,17 @@
 
 A real napari window with the workbench; strokes are real mouse events on the canvas, in the order of a person: 25
 points, and half a second between strokes. A timer of 5 ms is due all the time; what it comes late is the latency.
-On a computer that does other things besides, what others take is in it; so the processor time that the window's own
-thread took in each gap is given too. With ``--profile`` a second thread looks what the window is at whenever it is late
-by its own work, and the places are printed.
+First napari alone, with an image and a label layer in a window as large: what it takes to draw its canvas (long, where
+the processor has to do it) no plugin can take away. On a computer that does other things besides, what others take is
+in all of them; so the processor time that the window's own thread took in each gap is given too. With ``--profile`` a
+second thread looks what the window is at whenever it is late by its own work, and the places are printed.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import functools
 import gc
 import os
 import platform
@@ -23,6 +25,7 @@ import time
 import traceback
 from pathlib import Path
 
+import napari
 import numpy as np
 from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtTest import QTest
@@ -35,6 +38,7 @@ from napari_unetseg.widgets.workbench import open_workbench
 
 TICK = 0.005
 LATE = 0.05
+WINDOW = (1280, 800)
 
 
 class Clock:
@@ -82,14 +86,22 @@ class Clock:
 class Hand:
     """Paints with the mouse, a few points every 15 ms."""
 
-    def __init__(self, viewer, bench, rng) -> None:
-        self.viewer, self.bench, self.rng = viewer, bench, rng
-        top = bench.window()
+    def __init__(self, select, rng) -> None:
+        self.select, self.rng = select, rng
         shown = [w for w in QApplication.allWidgets() if type(w).__name__.startswith("CanvasBackend")]
-        self.canvas: QWidget = next(w for w in shown if w.window() is top and w.isVisible())
+        self.canvas: QWidget = next(w for w in shown if w.isVisible())
+
+    def paint(self, seconds: float) -> int:
+        """Stroke after stroke for so long; how many they were."""
+        end, strokes = time.monotonic() + seconds, 0
+        while time.monotonic() < end:
+            strokes += 1
+            self.stroke(1 + strokes % 2)
+            wait(0.5)
+        return strokes
 
     def stroke(self, label: int) -> None:
-        self.bench.context.bridge.select_class(label)
+        self.select(label)
         size = self.canvas.width(), self.canvas.height()
         start = self.rng.uniform(0.3, 0.7, 2) * size
         end = start + self.rng.uniform(-0.08, 0.08, 2) * size
@@ -143,32 +155,30 @@ def main() -> None:
     if given.profile:  # what the second thread collects may be a widget that is being painted
         gc.disable()
     rng = np.random.default_rng(0)
+    napari_alone(given, rng)
     with tempfile.TemporaryDirectory() as folder:
         path = make_project(Path(folder), given.shape, rng)
         viewer, bench = open_workbench(path)
-        viewer.window.resize(1280, 800)
+        viewer.window.resize(*WINDOW)
         space = bench.workspace
         wait_until(lambda: bool(space.nets), 120)
-        space.change_plan(training={"minutes": given.seconds / 60 + 0.3})
-        hand = Hand(viewer, bench, rng)
+        space.change_plan(training={"minutes": given.seconds / 60 * 2 + 0.3})
+        hand = Hand(bench.context.bridge.select_class, rng)
         wait(1.0)
         hand.stroke(2)
-        for what, train in (("idle", False), ("training", True)):
+        wait(2.0)
+        clock = Clock(given.profile)
+        clock.start()
+        report("painting", given.shape, clock, hand.paint(given.seconds / 2), space)
+        wait_until(lambda: not space.why_not("train"), 60)
+        for what, paint in (("training", False), ("training and painting", True)):
             clock = Clock(given.profile)
-            if train:
-                wait_until(lambda: not space.why_not("train"), 60)
-                clock.start()
+            clock.start()
+            if not paint:
                 QTest.mouseClick(bench.train.train, Qt.MouseButton.LeftButton)
                 wait_until(lambda: len(space.curves.steps) > 2, 120)
-            else:
-                clock.start()
-            end, strokes = time.monotonic() + (given.seconds if train else given.seconds / 4), 0
-            while time.monotonic() < end:
-                strokes += 1
-                hand.stroke(1 + strokes % 2)
-                wait(0.5)
-            clock.stop()
-            report(what, given.shape, clock, strokes, space)
+                wait(given.seconds)
+            report(what, given.shape, clock, hand.paint(given.seconds) if paint else 0, space)
         clock = Clock(given.profile)
         clock.start()
         space.stop()
@@ -176,19 +186,35 @@ def main() -> None:
         wait(1.0)
         QTest.mouseClick(bench.review.accept, Qt.MouseButton.LeftButton)
         wait_until(lambda: space.accepted, 60)
-        clock.stop()
         report("round ends, mask shown and accepted", given.shape, clock, 0, space)
         bench.shutdown()
         viewer.close()
 
 
-def report(what, shape, clock: Clock, strokes: int, space) -> None:
+def napari_alone(given: argparse.Namespace, rng) -> None:
+    """The same painting in a napari without us."""
+    viewer = napari.Viewer()
+    viewer.window.resize(*WINDOW)
+    viewer.add_image(rng.integers(0, 900, given.shape).astype(np.uint16))
+    layer = viewer.add_labels(np.zeros(given.shape, np.uint8))
+    layer.mode, layer.brush_size = "paint", 10
+    wait(2.0)
+    hand, clock = Hand(functools.partial(setattr, layer, "selected_label"), rng), Clock(given.profile)
+    clock.start()
+    report("napari alone, painting", given.shape, clock, hand.paint(given.seconds / 2))
+    viewer.close()
+    wait(1.0)
+
+
+def report(what, shape, clock: Clock, strokes: int, space=None) -> None:
+    clock.stop()
     late, own = 1000 * np.array(clock.late), 1000 * np.array(clock.own)
     middle, high = np.percentile(late, (50, 99))
     of_middle, of_high = np.percentile(own, (50, 99))
     size = " x ".join(map(str, shape))
     print(
-        f"{size} | {what} | {len(late):,} ticks, {strokes} strokes, {len(space.curves.steps)} step events | "
+        f"{size} | {what} | {len(late):,} ticks, {strokes} strokes, "
+        f"{len(space.curves.steps) if space else 0} step events | "
         f"late: p50 {middle:.1f} ms, p99 {high:.1f} ms, longest {late.max():.0f} ms | "
         f"own work: p50 {of_middle:.1f} ms, p99 {of_high:.1f} ms, longest {own.max():.0f} ms, "
         f"over 50 ms {(own > 50).sum()}",
