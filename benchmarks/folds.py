@@ -4,17 +4,20 @@
         [--piece 540] [-o OUT]
 
 DATA holds the public sets, each with its split.json, whose five folds by group are used. A piece ends by itself after
-about so many seconds; the same command goes on. With everything done, the tables are written to OUT/folds.md. On a
-graphics card: --minutes 3 --nets all --device cuda. On a processor the nets are half as wide as their papers'.
+about so many seconds; the same command goes on. With everything done, the tables are written to OUT/folds.md, what the
+papers published of the same sets (published.csv) beside ours. On EM V_rand and V_info are scored as well. On a graphics
+card: --minutes 3 --nets all --device cuda. On a processor the nets are half as wide as their papers'.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +30,8 @@ from napari_unetseg.validate import Comparison, compare_nets
 
 SETS = ("isbi2012-em", "dsb2018-nuclei", "msd-hippocampus", "cvc-clinicdb")
 NETS_HERE = ("unet", "multiresunet", "sharp-unet", "mildnet", "unet++")
+MEMBRANES = ("isbi2012-em",)
+WORDS = {"dice": "Dice", "jaccard": "Jaccard", "hausdorff95": "HD95", "v_rand": "V_rand", "v_info": "V_info"}
 MOST = 60  # cases of a set that take part, drawn once: the rest would change the seconds digit of the mean
 
 
@@ -69,7 +74,11 @@ def compare(name: str, given: argparse.Namespace, end: float) -> Comparison | No
     width = {"width": given.width} if given.width else {}
     plan = Plan(training={**budget, **patch, "device": given.device}, net=width)
     control = Control()
-    run = Running(compare_nets.events(dataset, nets, out=given.out / name, plan=plan, control=control))
+    run = Running(
+        compare_nets.events(
+            dataset, nets, out=given.out / name, plan=plan, membranes=name in MEMBRANES, control=control
+        )
+    )
     for _ in run:
         if time.monotonic() > end:
             control.stop()
@@ -84,18 +93,37 @@ def table(done: dict[str, Comparison], given: argparse.Namespace) -> list[str]:
     width = f", width {given.width:g}" if given.width else ""
     width += f", patches of {given.patch}" if given.patch else ""
     lines = [f"{budget} a training{width}, {device}, torch {torch.__version__}, {time.strftime('%d %B %Y')}.", ""]
-    lines += ["| set | net | class | cases | Dice | Jaccard | HD95 | p against the best (Holm) |", "|" + "---|" * 8]
+    lines += [f"| set | net | class | cases | {' | '.join(WORDS.values())} | p against the best (Holm) |"]
+    lines += ["|" + "---|" * (len(WORDS) + 5)]
     for name, comparison in done.items():
         best = max(comparison.table, key=lambda row: row["dice_mean"] or 0)["net"]
         for row in comparison.table:
-            cells = [f"{row[f'{m}_mean']:.3f} ± {row[f'{m}_sd']:.3f}" for m in ("dice", "jaccard")]
-            far = row.get("hausdorff95_mean")
             tests = [t for t in comparison.tests if {t["net"], t["other"]} == {row["net"], best}]
             p = tests[0]["p_holm"] if tests else None
             chance = "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-            hd = "-" if far is None or np.isnan(far) else f"{far:.1f}"
-            row_cells = (name, row["net"], row["class"], row["cases"], *cells, hd, chance)
-            lines.append(f"| {' | '.join(map(str, row_cells))} |")
+            cells = (name, row["net"], row["class"], row["cases"], *(spread(row, m) for m in WORDS), chance)
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return [*lines, *beside_published(done)]
+
+
+def spread(row: dict[str, Any], metric: str) -> str:
+    mean, deviation = row.get(f"{metric}_mean"), row.get(f"{metric}_sd")
+    if mean is None:
+        return "-"
+    places = 1 if metric == "hausdorff95" else 3
+    return f"{mean:.{places}f} ± {deviation or 0:.{places}f}"
+
+
+def beside_published(done: dict[str, Comparison]) -> list[str]:
+    """Rows of published.csv whose set and net were run; ours is of the first class, which is all these sets have."""
+    lines = ["", "| set | net | metric | ours | published | paper |", "|" + "---|" * 6]
+    with Path(__file__).with_name("published.csv").open(newline="", encoding="utf-8") as file:
+        for said in csv.DictReader(file):
+            rows = [row for row in done[said["set"]].table if row["net"] == said["net"]] if said["set"] in done else []
+            if rows and (mean := rows[0].get(f"{said['metric']}_mean")) is not None:
+                metric = WORDS[said["metric"]]
+                cells = (said["set"], said["net"], metric, f"{mean:.3f}", said["value"], said["paper"])
+                lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

@@ -43,6 +43,7 @@ def compare(
     labels: Labels = None,
     seed: Seed = None,
     device: Device = None,
+    membranes: Annotated[bool, typer.Option("--membranes", help="Also V_rand and V_info of each class.")] = False,
     image: ImageFiles = None,
     label: LabelFiles = None,
     as_json: Json = False,
@@ -54,20 +55,20 @@ def compare(
     pairs = paired(data, image, label)
     from napari_unetseg.data import load_dataset
     from napari_unetseg.devices import limit_threads
-    from napari_unetseg.validate import SUMMARISED, compare_nets
+    from napari_unetseg.validate import compare_nets
 
     limit_threads()
     dataset = load_dataset(data, given.data, pairs=pairs)
     names = [name.strip() for name in nets.split(",") if name.strip()]
     control = Control()
-    events = compare_nets.events(dataset, names, out=out, folds=folds, plan=given, control=control)
+    events = compare_nets.events(dataset, names, out=out, folds=folds, plan=given, membranes=membranes, control=control)
     done = terminal.run(events, control)
     if as_json:
         facts = {"report": str(out / "report.html"), "runs": len(done.runs), "expected": done.expected}
         failed = [{name: run[name] for name in ("net", "fold", "error")} for run in done.failed]
         print(json.dumps({**facts, "failed": failed, "table": done.table, "tests": done.tests}, indent=1))
     else:
-        columns = [f"{metric} {what}" for metric in SUMMARISED for what in ("mean", "sd")]
+        columns = [f"{metric} {what}" for metric in done.metrics for what in ("mean", "sd")]
         rows = [
             [row["net"], row["class"], row["cases"], *(row[name.replace(" ", "_")] for name in columns)]
             for row in done.table

@@ -5,10 +5,9 @@
 from napari_unetseg.validate.compare import Comparison, compare_nets
 from napari_unetseg.validate.files import score_files
 from napari_unetseg.validate.slips import cross_check
-from napari_unetseg.validate.statistics import SUMMARISED, holm, paired_tests, summarise
+from napari_unetseg.validate.statistics import holm, paired_tests, summarise, summarised
 
 __all__ = [
-    "SUMMARISED",
     "Comparison",
     "compare_nets",
     "cross_check",
@@ -16,4 +15,5 @@ __all__ = [
     "paired_tests",
     "score_files",
     "summarise",
+    "summarised",
 ]

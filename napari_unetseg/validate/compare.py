@@ -21,7 +21,7 @@ from napari_unetseg.io import atomic_write
 from napari_unetseg.metrics import compare_masks
 from napari_unetseg.plan import Plan
 from napari_unetseg.validate.report import write_report
-from napari_unetseg.validate.statistics import paired_tests, summarise
+from napari_unetseg.validate.statistics import paired_tests, summarise, summarised
 
 if TYPE_CHECKING:
     from napari_unetseg.data import Dataset
@@ -71,6 +71,11 @@ class Comparison:
         return [{"net": run["net"], "fold": run["fold"], **case} for run in self.runs for case in run["cases"]]
 
     @cached_property
+    def metrics(self) -> tuple[str, ...]:
+        """What the table sums up, see `summarised`."""
+        return summarised(self.rows)
+
+    @cached_property
     def table(self) -> list[dict[str, Any]]:
         """Means and deviations, see `summarise`."""
         return summarise(self.rows, self.nets)
@@ -93,6 +98,7 @@ class _Study:
     nets: dict[str, Plan]
     splits: dict[int, Split]
     notes: tuple[str, ...]
+    membranes: bool
 
 
 @verb
@@ -103,6 +109,7 @@ def compare_nets(
     out: str | Path,
     folds: int | None = None,
     plan: Plan | None = None,
+    membranes: bool = False,
     control: Control | None = None,
 ) -> Generator[Event, None, Comparison]:
     """Compare nets on the same data, folds and budget, and write a report.
@@ -124,6 +131,8 @@ def compare_nets(
         data's own folds go before.
     plan : Plan, optional
         Budget and all else that the nets have in common.
+    membranes : bool
+        Also V_rand and V_info, each class being taken for the interior of cells.
     control : Control, optional
         To stop; what is finished by then is reported.
 
@@ -142,7 +151,7 @@ def compare_nets(
         When stopped before anything was finished.
     """
     control, folder = control or Control(), Path(out)
-    study = _prepare(data, nets, plan or Plan(), folds)
+    study = _prepare(data, nets, plan or Plan(), folds, membranes)
     _check_folder(folder)
     planned = [(fold, net) for fold in study.splits for net in study.nets]
     yield Started("comparison", total=len(planned), notes=study.notes)
@@ -171,7 +180,7 @@ def compare_nets(
     return comparison
 
 
-def _prepare(data: Any, nets: Sequence[str], plan: Plan, folds: int | None) -> _Study:
+def _prepare(data: Any, nets: Sequence[str], plan: Plan, folds: int | None, membranes: bool) -> _Study:
     from napari_unetseg.data import Dataset, load_dataset, split
 
     plans = {net: _plan_of(net, plan) for net in nets}
@@ -193,7 +202,7 @@ def _prepare(data: Any, nets: Sequence[str], plan: Plan, folds: int | None) -> _
         else "Nothing is chosen on the fold that is scored: the last weights count."
     )
     notes = (*dataset.notes, f"{len(splits)} folds of {groups} group{'s' * (groups != 1)}. {chosen_on}")
-    return _Study(dataset, plan, plans, splits, notes)
+    return _Study(dataset, plan, plans, splits, notes, membranes)
 
 
 def _plan_of(name: str, plan: Plan) -> Plan:
@@ -223,7 +232,7 @@ def _run(study: _Study, net: str, fold: int, control: Control) -> Generator[Even
             return None
         run["steps"], run["notes"] = model.facts.get("steps", 0), list(model.facts.get("notes", ()))
         run["parameters"] = sum(p.numel() for p in model.net.parameters())
-        run["cases"] = [row for part in parts.heldout for row in _score(model, part, control)]
+        run["cases"] = [row for part in parts.heldout for row in _score(model, part, study.membranes, control)]
     except Stopped:
         return None
     except UnetSegError as error:
@@ -250,14 +259,14 @@ def _train(dataset: Dataset, plan: Plan, control: Control) -> Generator[Event, N
     return run.result
 
 
-def _score(model: Model, part: Part, control: Control) -> list[dict[str, Any]]:
+def _score(model: Model, part: Part, membranes: bool, control: Control) -> list[dict[str, Any]]:
     from napari_unetseg.inference import predict
 
     sample = part.load()
     geometry = sample.image.geometry
     mask = predict(model, sample.image, control=control)
     known = None if sample.known.all() else sample.known
-    scores = compare_masks(mask.data, sample.target, geometry.spacing, model.classes, known=known)
+    scores = compare_masks(mask.data, sample.target, geometry.spacing, model.classes, known=known, membranes=membranes)
     facts = {"case": part.name, "group": part.case.group, "voxels": int(sample.known.sum()), "unit": geometry.unit}
     return [{**facts, "class": name, **values} for name, values in scores.items()]
 
@@ -296,7 +305,13 @@ def _fingerprint(study: _Study, net: str, fold: int) -> str:
         [[part.name, str(part.region), _stamp(part, study.dataset)] for part in side]
         for side in (parts.train, parts.heldout)
     ]
-    facts = [__version__, study.nets[net].to_json(complete=False), study.dataset.classes, sides]
+    facts = [
+        __version__,
+        study.nets[net].to_json(complete=False),
+        study.dataset.classes,
+        sides,
+        *(["membranes"] if study.membranes else []),
+    ]
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
 
 

@@ -16,14 +16,13 @@ from napari_unetseg import __version__
 from napari_unetseg.figures import strips
 from napari_unetseg.io import atomic_write
 from napari_unetseg.metrics import METRICS
-from napari_unetseg.validate.statistics import SUMMARISED
 
 if TYPE_CHECKING:
     from napari_unetseg.validate.compare import Comparison
 
 __all__ = ["write_report"]
 
-_CASES = ("net", "fold", "group", "case", "class", "voxels", *METRICS, "unit")
+_CASE = ("net", "fold", "group", "case", "class", "voxels")
 _TESTS = ("net", "other", "pairs", "difference", "p", "p_holm")
 _RUNS = ("net", "fold", "rule", "status", "error", "seconds", "steps", "parameters")
 _FEWEST_PAIRS = 6  # with fewer, the signed-rank test cannot reach p < 0.05 whatever the scores
@@ -44,7 +43,7 @@ def write_report(comparison: Comparison) -> Path:
     folder = comparison.folder
     columns = list(comparison.table[0])
     _write_csv(folder / "table.csv", columns, comparison.table)
-    _write_csv(folder / "cases.csv", _CASES, comparison.rows)
+    _write_csv(folder / "cases.csv", _case_columns(comparison), comparison.rows)
     _write_csv(folder / "tests.csv", _TESTS, comparison.tests)
     page = folder / "report.html"
     text = _page(comparison)
@@ -60,7 +59,13 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, A
     atomic_write(path, lambda beside: beside.write_text(text.getvalue(), encoding="utf-8"))
 
 
+def _case_columns(comparison: Comparison) -> tuple[str, ...]:
+    further = [name for name in comparison.metrics if name not in METRICS]
+    return *_CASE, *METRICS, *further, "unit"
+
+
 def _page(comparison: Comparison) -> str:
+    cases = _case_columns(comparison)
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         f"<title>Comparison of {escape(', '.join(comparison.nets))}</title><style>{_STYLE}</style></head><body>",
@@ -69,12 +74,12 @@ def _page(comparison: Comparison) -> str:
         *_warnings(comparison),
         "<h2>Scores</h2>",
         "<p>Mean ± standard deviation over the held-out cases, in brackets the deviation of the folds' means.</p>",
-        _score_table(comparison.table, {row["unit"] for row in comparison.rows}),
+        _score_table(comparison),
         *_pictures(comparison),
         "<h2>Paired tests</h2>",
         *_tests(comparison),
         "<h2>Cases</h2>",
-        _table(_CASES, [[row.get(name) for name in _CASES] for row in comparison.rows]),
+        _table(cases, [[row.get(name) for name in cases] for row in comparison.rows]),
         "<h2>Runs</h2>",
         _table(_RUNS, [[run[name] for name in _RUNS] for run in comparison.runs]),
         f"<h2>Plan</h2><p>What all nets had in common, where it is not the default; napari-unetseg {__version__}.</p>",
@@ -94,13 +99,16 @@ def _warnings(comparison: Comparison) -> list[str]:
     return [f"<p class='bad'>{escape(line)}</p>" for line in said]
 
 
-def _score_table(table: Sequence[Mapping[str, Any]], units: set[str]) -> str:
+def _score_table(comparison: Comparison) -> str:
+    units, metrics = {row["unit"] for row in comparison.rows}, comparison.metrics
     unit = units.pop() if len(units) == 1 else "units of the files"
-    heads = [name if METRICS.facts(name)["unit"] != "spacing" else f"{name} ({unit})" for name in SUMMARISED]
+    heads = [
+        f"{name} ({unit})" if name in METRICS and METRICS.facts(name)["unit"] == "spacing" else name for name in metrics
+    ]
     rows = []
-    for row in table:
+    for row in comparison.table:
         cells = [row["net"], row["class"], row["cases"], row["folds"]]
-        rows.append([*cells, *(_spread(row, metric) for metric in SUMMARISED)])
+        rows.append([*cells, *(_spread(row, metric) for metric in metrics)])
     return _table(("net", "class", "cases", "folds", *heads), rows)
 
 

@@ -8,12 +8,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["MEAN", "SUMMARISED", "holm", "paired_tests", "summarise"]
+__all__ = ["MEAN", "holm", "paired_tests", "summarise", "summarised"]
 
-SUMMARISED = ("dice", "jaccard", "hausdorff95")
+_ALWAYS, _WHERE_ASKED = ("dice", "jaccard", "hausdorff95"), ("v_rand", "v_info")
 MEAN = "mean of classes"
 
 Row = Mapping[str, Any]
+
+
+def summarised(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Metrics that `summarise` gives of these rows: Dice, Jaccard, HD95, and V_rand and V_info where they have them."""
+    return *_ALWAYS, *(name for name in _WHERE_ASKED if rows and name in rows[0])
 
 
 def summarise(rows: Sequence[Row], nets: Sequence[str]) -> list[dict[str, Any]]:
@@ -34,13 +39,13 @@ def summarise(rows: Sequence[Row], nets: Sequence[str]) -> list[dict[str, Any]]:
         with fewer than two. With several classes, a row more for their mean in each case.
     """
     classes = list(dict.fromkeys(row["class"] for row in rows))
-    table = []
+    table, metrics = [], summarised(rows)
     for net in nets:
         mine = [row for row in rows if row["net"] == net]
         groups = [(name, [row for row in mine if row["class"] == name]) for name in classes]
         if len(classes) > 1:
-            groups.append((MEAN, _over_classes(mine)))
-        table += [_summary(net, name, found) for name, found in groups or [("", [])]]
+            groups.append((MEAN, _over_classes(mine, metrics)))
+        table += [_summary(net, name, found, metrics) for name, found in groups or [("", [])]]
     return table
 
 
@@ -84,10 +89,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def _summary(net: str, name: str, rows: Sequence[Row]) -> dict[str, Any]:
+def _summary(net: str, name: str, rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, Any]:
     folds = sorted({row["fold"] for row in rows})
     summary: dict[str, Any] = {"net": net, "class": name, "cases": len(rows), "folds": len(folds)}
-    for metric in SUMMARISED:
+    for metric in metrics:
         values = _defined(rows, metric)
         by_fold = [_defined((row for row in rows if row["fold"] == fold), metric) for fold in folds]
         means = [float(np.mean(found)) for found in by_fold if found]
@@ -98,7 +103,7 @@ def _summary(net: str, name: str, rows: Sequence[Row]) -> dict[str, Any]:
     return summary
 
 
-def _over_classes(rows: Sequence[Row]) -> list[Row]:
+def _over_classes(rows: Sequence[Row], metrics: Sequence[str]) -> list[Row]:
     """One row a case: metrics averaged over the classes, where all of them are defined."""
     cases: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
@@ -106,7 +111,7 @@ def _over_classes(rows: Sequence[Row]) -> list[Row]:
     merged: list[Row] = []
     for (fold, group, case), found in cases.items():
         mean: dict[str, Any] = {"fold": fold, "group": group, "case": case}
-        for metric in SUMMARISED:
+        for metric in metrics:
             values = _defined(found, metric)
             mean[metric] = float(np.mean(values)) if len(values) == len(found) else None
         merged.append(mean)
@@ -116,7 +121,7 @@ def _over_classes(rows: Sequence[Row]) -> list[Row]:
 def _units(rows: Sequence[Row]) -> dict[tuple[Any, Any], float]:
     """Mean Dice of each independent unit: a group, of which a fold may hold one block."""
     units: dict[tuple[Any, Any], list[float]] = {}
-    for row in _over_classes(rows):
+    for row in _over_classes(rows, ("dice",)):
         units.setdefault((row["fold"], row["group"]), []).append(row["dice"])
     return {unit: float(np.mean(values)) for unit, values in units.items()}
 

@@ -137,6 +137,21 @@ def test_losses_and_the_instant_net_take_part(folder, tmp_path):
     assert len(list((tmp_path / "r" / "runs").iterdir())) == 6
 
 
+def test_cells_between_membranes_are_scored_where_asked(folder, tmp_path, done):
+    nets, out = ("instant", "unet"), tmp_path / "r"
+    asked = compare_nets(folder, nets, out=out, folds=2, plan=QUICK, membranes=True)
+    assert asked.metrics == (*done.metrics, "v_rand", "v_info")
+    instant = next(row for row in asked.table if row["net"] == "instant")
+    assert 0 < instant["v_rand_mean"] <= 1
+    assert instant["v_info_n"] == instant["cases"]
+    with (out / "cases.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if row["net"] == "instant"]
+    assert np.isclose(np.mean([float(row["v_rand"]) for row in rows]), instant["v_rand_mean"])
+    assert "v_info" in (out / "report.html").read_text(encoding="utf-8")
+    plain = files(compare_nets.events(folder, nets, out=out, folds=2, plan=QUICK))
+    assert [event.status for event in plain] == ["done"] * 4  # rows without them are not taken for rows with them
+
+
 def test_one_image_is_compared_by_blocks(tmp_path):
     image, mask = blobs((128, 64))
     for kind, data in (("images", Volume(image[None])), ("labels", nus.LabelVolume(mask))):
