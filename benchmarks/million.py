@@ -4,8 +4,9 @@
 
 Rows: a ledger of so many lines is written as a run leaves it, opened as the next run does, and tidied; table, report
 and contact sheet are written from its rows. Files: so many empty files in folders of a thousand are listed, and their
-masks given places. Besides: rows appended one by one as a run does, each on the disk before the next, and the hash of a
-file of 256 MiB. Processor seconds of one thread, bytes held beyond what was held before, size of what is written.
+masks given places. Besides: rows appended one by one as a run does, the hash of a file of 256 MiB, and 2000 finished
+files of 256 KiB, each with a mask of 64 KiB, found to be unchanged by size and time of change, and by their hashes.
+Processor seconds of one thread, bytes held beyond what was held before, size of what is written or read.
 Nothing is segmented, no image is read.
 """
 
@@ -23,7 +24,7 @@ from typing import Any
 
 from clocks import count_processor, processor_seconds
 
-from napari_unetseg.batch.ledger import Ledger, hash_file
+from napari_unetseg.batch.ledger import Ledger, file_state, hash_file
 from napari_unetseg.batch.listing import list_files, place_masks
 from napari_unetseg.batch.quality import worst_first
 from napari_unetseg.batch.report import write_report
@@ -41,14 +42,15 @@ class Sheet:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def measure(self, what: str, number: int, work: Callable[[], Any], made: Path | None = None) -> Any:
+    def measure(self, what: str, number: int, work: Callable[[], Any], made: Path | int | None = None) -> Any:
         release()
         before, begin, clock = used_memory() or 0, processor_seconds(), time.time()
         with watched() as peak:
             result = work()
         took, by_clock = processor_seconds() - begin, time.time() - clock
         held = ((peak.bytes or 0) - before) / 2**20
-        size = f"{made.stat().st_size / 2**20:,.1f}" if made else ""
+        nbytes = made.stat().st_size if isinstance(made, Path) else made
+        size = "" if nbytes is None else f"{nbytes / 2**20:,.1f}"
         self.lines.append(f"| {what} | {number:,} | {took:.2f} | {by_clock:.1f} | {held:,.0f} | {size} |")
         print(self.lines[-1], flush=True)
         return result
@@ -106,6 +108,23 @@ def hashed(sheet: Sheet, size: int, folder: Path) -> None:
     sheet.measure("bytes hashed", size, lambda: hash_file(folder / "large"), folder / "large")
 
 
+def gone_on_with(sheet: Sheet, number: int, folder: Path) -> None:
+    image, mask = b"i" * 2**18, b"m" * 2**16
+    ledger = Ledger(folder, "r" * 16)
+    names = [(folder / "in" / f"{n}.tif", folder / f"{n}.tif") for n in range(number)]
+    (folder / "in").mkdir()
+    for source, target in names:
+        source.write_bytes(image)
+        target.write_bytes(mask)
+        known = {"image_hash": hash_file(source), "image_state": file_state(source),
+                 "mask_hash": hash_file(target), "mask_state": file_state(target)}  # fmt: skip
+        ledger.add(source, {**entry(folder, 1), "file": str(source), "mask": str(target), **known})
+    for how, read in (("size and time", 0), ("hash", number * (len(image) + len(mask)))):
+        again = Ledger(folder, "r" * 16, verify=bool(read))
+        found = sheet.measure(f"unchanged by {how}", number, lambda a=again: [a.finished(*two) for two in names], read)
+        assert all(found)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", default="10000,100000,1000000")
@@ -120,10 +139,10 @@ def main() -> None:
     if given.files:
         with tempfile.TemporaryDirectory() as place:
             files(sheet, given.files, Path(place))
-    for work, number in ((appended, 2000), (hashed, 2**28)):
+    for work, number in ((appended, 2000), (hashed, 2**28), (gone_on_with, 2000)):
         with tempfile.TemporaryDirectory() as place:
             work(sheet, number, Path(place))
-    head = "| what | number | processor s | s by the clock | MiB beyond before | MiB on disk |"
+    head = "| what | number | processor s | s by the clock | MiB beyond before | MiB written or read |"
     said = f"Made by `benchmarks/million.py`, {platform.machine()}, {datetime.date.today().isoformat()}.\n"
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "million.md").write_text(

@@ -1,6 +1,8 @@
 """What became of each file: one JSON line a file, appended as it happens.
 
 A kill at any moment loses nothing. A power failure may lose the rows of the last second: their files are done again.
+
+Image and mask are known by their hash, and without reading them by their state: size and time of change.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,23 +25,40 @@ from napari_unetseg.batch.outputs import all_beside
 from napari_unetseg.errors import WriteError
 from napari_unetseg.io import atomic_write
 
-__all__ = ["Ledger", "hash_file"]
+__all__ = ["STATES", "Ledger", "file_state", "hash_file"]
 
 NAME, _STARTED = "ledger.jsonl", ".started.jsonl"
+STATES = ("image_state", "mask_state")  # fields that say nothing of what was made
 _SYNCED = 1.0  # seconds between two orders to bring the ledger to the disk, which take longer than a small file
 
 
 def hash_file(path: Path) -> str:
     """Sixteen hexadecimal digits of the hash of a file, or of all that is in a folder."""
     digest = hashlib.sha256()
-    parts = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    for part in parts:
+    for part in _parts(path) if path.is_dir() else [path]:
         if part != path:
             digest.update(os.fsencode(part.relative_to(path)) + b"\0")
         with part.open("rb", buffering=0) as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()[:16]
+
+
+def file_state(path: Path) -> str:
+    """Bytes and time of change of a file, or of all that is in a folder; empty where there is none."""
+    try:
+        found = path.stat()
+        if not stat.S_ISDIR(found.st_mode):
+            return f"{found.st_size} {found.st_mtime_ns}"
+        parts = [(os.fsencode(part.relative_to(path)), part.stat()) for part in _parts(path)]
+    except OSError:
+        return ""
+    listed = repr([(name, one.st_size, one.st_mtime_ns) for name, one in parts]).encode()
+    return f"{sum(one.st_size for _, one in parts)} {hashlib.sha256(listed).hexdigest()[:16]}"
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(part for part in folder.rglob("*") if part.is_file())
 
 
 class Ledger:
@@ -52,10 +72,12 @@ class Ledger:
         The output folder.
     recipe : str
         Hash of all that decides a mask besides its image.
+    verify : bool
+        Hash every file to know whether it is as it was, be its size and time of change the same.
     """
 
-    def __init__(self, folder: Path, recipe: str) -> None:
-        self.path, self.recipe = folder / NAME, recipe
+    def __init__(self, folder: Path, recipe: str, *, verify: bool = False) -> None:
+        self.path, self.recipe, self.verify = folder / NAME, recipe, verify
         self._starts = folder / _STARTED
         self.written: set[Path] = set()  # every file of an earlier run
         self.entries: dict[str, dict[str, Any]] = {}
@@ -81,16 +103,26 @@ class Ledger:
         entry = self.entries.get(str(file))
         if not entry or entry["status"] != "done" or entry["recipe"] != self.recipe or entry["mask"] != str(target):
             return None
-        if not target.exists() or not file.exists():
-            return None
-        return entry if entry["mask_hash"] == hash_file(target) and entry["image_hash"] == hash_file(file) else None
+        return entry if self._same(entry, "mask", target) and self._same(entry, "image", file) else None
 
     def corrected(self, file: Path, target: Path) -> bool:
         """Whether the mask that was written for a file is no longer what was written: somebody's work, to be kept."""
         entry = self.entries.get(str(file), {})
         if entry.get("status") != "done" or entry["mask"] != str(target) or not target.exists():
             return False
-        return entry["mask_hash"] != hash_file(target)
+        return not self._same(entry, "mask", target)
+
+    def _same(self, entry: dict[str, Any], which: str, path: Path) -> bool:
+        """Whether an image or a mask is as the entry has it: by its state or, where that is another, by its hash."""
+        now, then = file_state(path), entry.get(f"{which}_state", "")
+        if now == then and now and not self.verify:
+            return True
+        if not now or (then and now.split()[0] != then.split()[0]):  # gone, or of another size
+            return False
+        if hash_file(path) != entry[f"{which}_hash"]:
+            return False
+        entry[f"{which}_state"] = now  # copied, or touched, or written by an earlier version: not read the next time
+        return True
 
     def failed(self, file: Path) -> bool:
         """Whether the last that happened to a file was a failure."""

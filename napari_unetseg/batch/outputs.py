@@ -36,6 +36,9 @@ class Outputs:
     memory : int or None
         Most bytes that the program may hold for one image; larger ones are segmented from disk to disk. As the model's
         plan says when None. It decides no mask, so that files finished under another ceiling stay.
+    verify : bool
+        Read every file of an earlier run to know whether it is unchanged; otherwise one of the same size and time of
+        change is taken as unchanged.
     """
 
     probabilities: bool = False
@@ -45,6 +48,7 @@ class Outputs:
     dropout: int = 0
     nameless: bool = False
     memory: int | None = field(default=None, compare=False, repr=False)
+    verify: bool = field(default=False, compare=False, repr=False)
 
     def ensemble(self, models: Sequence[Model]) -> Ensemble:
         """Models made ready to be averaged in the way that was asked for."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_unetseg.batch.ledger import NAME as LEDGER
-from napari_unetseg.batch.ledger import Ledger, hash_file
+from napari_unetseg.batch.ledger import STATES, Ledger, hash_file
 from napari_unetseg.batch.lock import only_run
 from napari_unetseg.batch.objects import NAME as OBJECTS
 from napari_unetseg.batch.objects import rows_of_mask
@@ -130,7 +130,7 @@ def undo_run(folder: str | Path) -> Undone:
 def _undo(folder: Path) -> Undone:
     before = folder / BEFORE
     now, then = Ledger(folder, "").entries, Ledger(before, "").entries
-    made = {file: entry for file, entry in now.items() if entry != then.get(file)}
+    made = {file: entry for file, entry in now.items() if _made(entry) != _made(then.get(file, {}))}
     stay = {file: entry for file, entry in made.items() if _stays(entry, then.get(file, {}), before, folder)}
     removed = restored = 0
     done: set[str] = set()
@@ -150,6 +150,11 @@ def _undo(folder: Path) -> Undone:
         _put_back(before, folder / name, folder)
     shutil.rmtree(before, ignore_errors=True)
     return Undone(removed, restored, tuple(sorted(entry["mask"] for entry in stay.values())))
+
+
+def _made(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What an entry says of a mask; a run that only looked at its files leaves it the same."""
+    return {key: value for key, value in entry.items() if key not in STATES}
 
 
 def _write_ledger(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from napari_unetseg.batch.large import opened, segment_large
-from napari_unetseg.batch.ledger import hash_file
+from napari_unetseg.batch.ledger import file_state, hash_file
 from napari_unetseg.batch.objects import keep_objects
 from napari_unetseg.batch.outputs import FLOATS, Job, Outputs, beside, thumbnail
 from napari_unetseg.batch.quality import look_at
@@ -41,10 +41,10 @@ _NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 @dataclass(frozen=True)
 class Loaded:
-    """An image, in memory where it fits, the hash of its file, and how long reading took."""
+    """An image, in memory where it fits, hash and state of its file, and how long reading took."""
 
     image: Volume | LazyVolume
-    hash: str
+    file: Entry
     seconds: float
 
     @property
@@ -81,8 +81,10 @@ class Segmenter:
         """Read a file."""
         begin = time.monotonic()
         try:
+            before = file_state(job.file)
             image = opened(job.file, self.ensemble, self.outputs.memory)
-            return Loaded(image, hash_file(job.file), time.monotonic() - begin)
+            known = {"image_hash": hash_file(job.file), "image_state": before}
+            return Loaded(image, known, time.monotonic() - begin)
         except Exception as error:  # a damaged file makes a decoder raise anything
             return self._failed(job, error, time.monotonic() - begin)
 
@@ -93,7 +95,7 @@ class Segmenter:
             if isinstance(loaded.image, LazyVolume):
                 entry = yield from segment_large(job, loaded.image, self.ensemble, self.outputs, control)
                 facts = self._facts(loaded.seconds + time.monotonic() - begin)
-                return {**entry, "image_hash": loaded.hash, "mask_hash": hash_file(Path(entry["mask"])), **facts}
+                return {**entry, **loaded.file, **_known_mask(Path(entry["mask"])), **facts}
             return (yield from self.ensemble.believe(loaded.image, control))
         except Stopped:
             raise
@@ -134,23 +136,23 @@ class Segmenter:
                 "classes": measure_classes(classes, labels, ensemble.classes),
                 "objects": objects is not None,
                 **look_at(probability, classes, image, ensemble.models[0]),
-                "image_hash": loaded.hash,
-                "mask_hash": hash_file(written),
+                **loaded.file,
+                **_known_mask(written),
                 **self._facts(loaded.seconds + seconds + time.monotonic() - begin),
             }
         except Exception as error:
             if _no_place(error):
                 raise
-            return self._failed(job, error, loaded.seconds + seconds + time.monotonic() - begin, loaded.hash)
+            return self._failed(job, error, loaded.seconds + seconds + time.monotonic() - begin, loaded.file)
 
-    def _failed(self, job: Job, error: Exception, seconds: float, image_hash: str = "") -> Entry:
+    def _failed(self, job: Job, error: Exception, seconds: float, known: Entry | None = None) -> Entry:
         if isinstance(error, UnetSegError):
             said = str(error)
         else:
             logger.debug("%s failed", job.file.name, exc_info=error)
             said = f"{type(error).__name__}: {error}".splitlines()[0]
-        image_hash = image_hash or _hash_anyway(job.file)
-        return {**failed(said), "image_hash": image_hash, **self._facts(seconds)}
+        known = known or {"image_hash": _hash_anyway(job.file)}
+        return {**failed(said), **known, **self._facts(seconds)}
 
     def _facts(self, seconds: float) -> Entry:
         return {
@@ -205,6 +207,11 @@ def measure_classes(mask: np.ndarray, labels: LabelVolume, classes: Sequence[str
 
 def _write_float(path: Path, data: np.ndarray, image: Volume) -> None:
     write(path, Volume(data.astype(np.float32), image.geometry, image.path, image.header), like=image)
+
+
+def _known_mask(path: Path) -> Entry:
+    state = file_state(path)  # first: what changes it from here on shows
+    return {"mask_hash": hash_file(path), "mask_state": state}
 
 
 def _hash_anyway(file: Path) -> str:

@@ -43,6 +43,9 @@ def segment(
         typer.Option(metavar="SIZE", help="Most memory to hold, such as 2GB; larger images go from disk to disk."),
     ] = None,
     failed_only: Annotated[bool, typer.Option("--failed-only", help="Only what failed in an earlier run.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read finished files again to know whether they are unchanged.")
+    ] = False,
     dask: Annotated[
         str | None,
         typer.Option(metavar="[ADDRESS]", help="Compute on a Dask cluster; without an address on processes here."),
@@ -59,9 +62,8 @@ def segment(
     limit_threads()
     control = Control()
     cluster = None if dask is None else Cluster("" if dask == HERE else dask, workers)
-    wanted = Outputs(
-        probabilities, uncertainty, tta, turns, dropout, nifti, None if memory is None else read_size(memory)
-    )
+    allowed = None if memory is None else read_size(memory)
+    wanted = Outputs(probabilities, uncertainty, tta, turns, dropout, nifti, allowed, verify)
     events = segment_folder.events(
         inputs, model, out, wanted, control=control, failed_only=failed_only, cluster=cluster
     )

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 import napari_unetseg as nus
-from napari_unetseg.batch import Outputs, segment_folder
-from napari_unetseg.batch.ledger import Ledger
+from napari_unetseg.batch import Outputs, segment_folder, undo_run
+from napari_unetseg.batch import ledger as ledgers
+from napari_unetseg.batch.ledger import Ledger, file_state, hash_file
 from napari_unetseg.batch.local import run_here
 from napari_unetseg.batch.outputs import Job
 from napari_unetseg.batch.work import Segmenter
@@ -101,6 +102,76 @@ def test_the_ledger_says_who_made_what_of_what(model, many, tmp_path):
     assert done["image_hash"] != failed["image_hash"]
     assert (done["status"], done["error"], failed["status"], failed["mask"]) == ("done", "", "failed", "")
     assert done["seconds"] > 0
+
+
+def other_bytes(path):
+    """Change a file, but neither its size nor its time of change."""
+    times, raw = path.stat(), path.read_bytes()
+    path.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def hashed(monkeypatch):
+    """Files whose bytes the ledger reads from now on."""
+    read = []
+    monkeypatch.setattr(ledgers, "hash_file", lambda path: read.append(path.name) or hash_file(path))
+    return read
+
+
+def test_finished_files_are_known_without_reading_them(model, many, tmp_path, monkeypatch):
+    folder, out = many(3), tmp_path / "out"
+    segment_folder(folder, model, out)
+    read = hashed(monkeypatch)
+    assert statuses(segment_folder.events(folder, model, out)) == ["skipped"] * 3
+    assert read == []
+    image, mask = folder / "series-0" / "000.tif", out / "series-1" / "001.tif"
+    other_bytes(image)
+    other_bytes(mask)
+    assert statuses(segment_folder.events(folder, model, out)) == ["skipped"] * 3
+    verified = segment_folder.events(folder, model, out, Outputs(verify=True))
+    assert sorted(statuses(verified)) == ["done", "kept", "skipped"]
+    assert sorted(set(read)) == ["000.tif", "001.tif", "002.tif"]
+
+
+def test_files_that_were_copied_or_touched_are_read_once_and_not_done_again(model, many, tmp_path, monkeypatch):
+    folder, out = many(2), tmp_path / "out"
+    segment_folder(folder, model, out)
+    for path in (folder / "series-0" / "000.tif", out / "series-1" / "001.tif"):
+        os.utime(path, (1e9, 1e9))
+    read = hashed(monkeypatch)
+    for names in (["000.tif", "001.tif"], []):
+        assert statuses(segment_folder.events(folder, model, out)) == ["skipped"] * 2
+        assert sorted(read) == names
+        read.clear()
+    (folder / "series-0" / "000.tif").write_bytes(b"another size")
+    assert sorted(statuses(segment_folder.events(folder, model, out))) == ["failed", "skipped"]
+    assert read == []
+
+
+def test_a_run_of_an_earlier_version_is_gone_on_with_and_still_taken_back_as_a_whole(model, many, tmp_path):
+    folder, out = many(3) / "series-0", tmp_path / "out"
+    segment_folder(sorted(folder.iterdir())[:1], model, out)
+    earlier = [{key: value for key, value in one.items() if key not in ledgers.STATES} for one in lines(out)]
+    (out / "ledger.jsonl").write_text("".join(json.dumps(one) + "\n" for one in earlier))
+    assert statuses(segment_folder.events(folder, model, out)) == ["skipped", "done"]
+    assert all(set(ledgers.STATES) <= set(one) for one in lines(out))
+    undone = undo_run(out)
+    assert (undone.removed, undone.kept) == (1, ())  # the first, which this run only looked at, is none of its masks
+    assert [path.name for path in out.rglob("*.tif")] == ["000.tif"]
+
+
+def test_a_folder_that_is_an_image_has_the_state_of_all_that_is_in_it(tmp_path):
+    chunk = tmp_path / "scan.zarr" / "0" / "c"
+    chunk.mkdir(parents=True)
+    (chunk / "0").write_bytes(b"voxels")
+    (chunk / "1").write_bytes(b"voxels")
+    before = file_state(tmp_path / "scan.zarr")
+    assert file_state(tmp_path / "scan.zarr") == before
+    os.utime(chunk / "0", (1e9, 1e9))  # older than the other, which is the newest as before
+    touched = file_state(tmp_path / "scan.zarr")
+    (chunk / "0").rename(chunk / "2")
+    assert len({before, touched, file_state(tmp_path / "scan.zarr"), file_state(tmp_path / "none")}) == 4
+    assert file_state(tmp_path / "none") == ""
 
 
 def test_failed_only_leaves_all_else_as_it_is(model, many, tmp_path):
