@@ -373,6 +373,7 @@ def test_a_folder_is_segmented_row_by_row(work, jobs, tmp_path):
     assert work.why_not("segment_folder") == "Train a model first."
     work.project.set_current_model(make_model(work, 0.7))
     work.segment_folder([tmp_path], tmp_path / "out")
+    rows = work.folder_rows
     for index, (status, error) in enumerate([("done", ""), ("failed", "It is empty.")]):
         jobs.tell(
             "FileDone", index=index, total=2, file=f"/x/{index}.tif", status=status, error=error, seconds=1.0, left=1.0
@@ -380,6 +381,7 @@ def test_a_folder_is_segmented_row_by_row(work, jobs, tmp_path):
     assert work.progress.fraction == 1.0
     jobs.tell("Done", result={"rows": [], "out": str(tmp_path / "out"), "stopped": False})
     assert [row["status"] for row in work.folder_rows] == ["done", "failed"]
+    assert work.folder_rows is rows  # never copied, for a copy a file is quadratic
     assert (work.said[-1].text, work.said[-1].level) == ("1 file is segmented into out, 1 failed.", "warning")
 
 
@@ -390,7 +392,7 @@ def test_events_of_a_closed_project_are_not_heard(work, jobs, tmp_path):
     work.close_project()
     assert jobs.stopped
     jobs.tell("FileDone", index=0, total=1, file="x", status="done", error="", seconds=0.0, left=0.0)
-    assert work.folder_rows == ()
+    assert work.folder_rows == []
     assert work.stage == "idle"
 
 

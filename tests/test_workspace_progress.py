@@ -146,7 +146,7 @@ def test_nets_are_compared_and_the_result_is_found_again(work, jobs):
         "left": 90.0,
     }
     jobs.tell("FileDone", **facts)
-    assert (work.progress.fraction, work.progress.left, work.folder_rows) == (0.25, 90.0, ())
+    assert (work.progress.fraction, work.progress.left, work.folder_rows) == (0.25, 90.0, [])
     out = work.project.path / "comparison"
     out.mkdir()
     found = {"report": str(out / "report.html"), "runs": 3, "expected": 4, "table": [], "tests": [], "rows": []}

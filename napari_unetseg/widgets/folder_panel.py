@@ -77,11 +77,11 @@ class FolderPanel(Panel):
         """State of this step, for its header; see `Panel.summary`."""
         workspace = self.context.workspace
         rows = workspace.folder_rows
-        failed = sum(row["status"] == "failed" for row in rows)
         if workspace.stage == "segmenting":
             return f"{len(rows)} files, {duration(workspace.progress.left) or '?'} left", "next"
         if not rows:
             return "", ""
+        failed = sum(row["status"] == "failed" for row in rows)
         return f"{len(rows) - failed} done" + (f", {failed} failed" if failed else ""), "done"
 
     def start(self, *, failed_only: bool = False) -> None:
@@ -150,7 +150,7 @@ class FolderPanel(Panel):
             if failed:
                 item.child(0).setFirstColumnSpanned(True)
                 item.setExpanded(True)
-        self._paint()
+            self._paint_item(item, row)
         self.rows.setVisible(bool(rows))
         if rows:
             self.rows.scrollToItem(self.rows.topLevelItem(len(rows) - 1))
@@ -172,11 +172,14 @@ class FolderPanel(Panel):
 
     def _paint(self, _: Any = None) -> None:
         """Colour what deserves a look, as the theme has it."""
-        rows, look = self.context.workspace.folder_rows, self.context.look
+        rows = self.context.workspace.folder_rows
         for item in (self.rows.topLevelItem(index) for index in range(self.rows.topLevelItemCount())):
-            row = rows[item.data(0, Qt.ItemDataRole.UserRole)]
-            if row["status"] == "failed" or row.get("flags"):
-                item.setForeground(1, QColor(look.error if row["status"] == "failed" else look.warning))
+            self._paint_item(item, rows[item.data(0, Qt.ItemDataRole.UserRole)])
+
+    def _paint_item(self, item: QTreeWidgetItem, row: dict[str, Any]) -> None:
+        look = self.context.look
+        if row["status"] == "failed" or row.get("flags"):
+            item.setForeground(1, QColor(look.error if row["status"] == "failed" else look.warning))
 
     def _on_stage(self, stage: str) -> None:
         if stage == "idle" and self.context.workspace.folder_rows:

@@ -24,7 +24,7 @@ Signals (psygnal; each carries the new value)
     ``prediction_changed(Prediction | None)``  mask of the whole case in hand, strokes not yet applied
     ``difference_changed(Difference | None)``  where the round gone back to differs from the one before
     ``comparison_changed(dict | None)``  what `compare` found: ``report, table, tests, rows, runs, expected, failed``
-    ``folder_changed(tuple[dict, ...])`` rows of the folder being segmented: file, status, error, seconds,
+    ``folder_changed(list[dict])`` rows of the folder being segmented: file, status, error, seconds,
                                          flags, doubt, mask
     ``message(Message)``                 one sentence for the user: text, hint, level (info, warning, error)
     ``actions_changed()``                some answer of `Workspace.why_not` may be new: refresh the buttons

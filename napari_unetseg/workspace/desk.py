@@ -50,7 +50,7 @@ class Desk:
     preview_changed = Signal(object)
     prediction_changed = Signal(object)
     difference_changed = Signal(object)
-    folder_changed = Signal(tuple)
+    folder_changed = Signal(list)
     comparison_changed = Signal(object)
     message = Signal(object)
     actions_changed = Signal()
@@ -76,7 +76,7 @@ class Desk:
         self.preview: Preview | None = None
         self.prediction: Prediction | None = None
         self.difference: Difference | None = None
-        self.folder_rows: tuple[dict[str, Any], ...] = ()
+        self.folder_rows: list[dict[str, Any]] = []  # grows in place, for files may be many
         self.comparison: dict[str, Any] | None = None
         self.saving = False  # whether a mask is being written
         self.removed: tuple[str, ...] = ()  # images taken out of the project, the last of them last
@@ -140,7 +140,7 @@ class Desk:
         project, self.project, self.case, self._strokes, self._image = self.project, None, None, None, None
         project.close()
         self._memory = {}
-        self.curves, self.corrections, self.folder_rows, self.rounds = Curves(), (), (), ()
+        self.curves, self.corrections, self.folder_rows, self.rounds = Curves(), (), [], ()
         self.forecast, self.saving, self.removed = Forecast(0), False, ()
         self._tell_everything()
 

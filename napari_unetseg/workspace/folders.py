@@ -54,8 +54,8 @@ class Folders(Comparing):
     def segment_folder(self, inputs: Sequence[str | Path], out: str | Path, *, failed_only: bool = False) -> None:
         """Segment files or folders into `out` with the current model; `folder_changed` brings a row a file."""
         self._ready("segment_folder")
-        self.folder_rows, self.folder_out = (), Path(out)
-        self.folder_changed.emit(())
+        self.folder_rows, self.folder_out = [], Path(out)
+        self.folder_changed.emit(self.folder_rows)
         args: dict[str, Any] = {"inputs": [str(path) for path in inputs], "model": str(self.model), "out": str(out)}
         if failed_only:
             args["failed_only"] = True
@@ -65,7 +65,7 @@ class Folders(Comparing):
         if job["verb"] == "compare":
             self._comparison_filedone(job, event)
             return
-        self.folder_rows = (*self.folder_rows, {key: event.get(key, usual) for key, usual in _FROM_EVENT.items()})
+        self.folder_rows.append({key: event.get(key, usual) for key, usual in _FROM_EVENT.items()})
         self.folder_changed.emit(self.folder_rows)
         done, total, rate = len(self.folder_rows), max(1, event["total"]), event.get("rate") or 0.0
         speed = f" ({rate:.1f} files a second)" if rate >= 1 else f" ({60 * rate:.1f} files a minute)" if rate else ""
@@ -92,8 +92,8 @@ class Folders(Comparing):
         self._send(self._begin("undo_segment", args, f"Taking back what was written into {self.folder_out.name}."))
 
     def _undoing_done(self, job: dict[str, Any], result: Mapping[str, Any]) -> None:
-        self.folder_rows = ()
-        self.folder_changed.emit(())
+        self.folder_rows = []
+        self.folder_changed.emit(self.folder_rows)
         removed, restored, kept = result["removed"], result["restored"], len(result["kept"])
         text = f"The run is taken back: {_masks(removed, 'is', 'are')} removed"
         text += f", {_masks(restored, 'is', 'are')} as before it." if restored else "."

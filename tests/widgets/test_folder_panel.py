@@ -87,6 +87,23 @@ def test_the_list_is_read_by_row_not_by_place(run, bench):
     assert bench.workspace.folder_rows[item.data(0, Qt.ItemDataRole.UserRole)]["file"].endswith("plane-a.tif")
 
 
+def test_a_row_costs_the_same_however_many_there_are(bench):
+    looks = []
+
+    class Row(dict):
+        def __getitem__(self, key):
+            looks.append(key)
+            return super().__getitem__(key)
+
+    rows, counts = bench.workspace.folder_rows, []
+    for index in range(20):
+        looks.clear()
+        rows.append(Row(index=index, file=f"{index}.tif", status="done", seconds=1.0, flags=["empty"]))
+        bench.workspace.folder_changed.emit(rows)
+        counts.append(len(looks))
+    assert counts == [counts[0]] * 20
+
+
 def test_a_run_is_taken_back_and_says_what_became_of_it(run, bench, jobs, notes):
     assert not run.undo_run.isHidden()
     assert run.undo_run.isEnabled()
@@ -95,7 +112,7 @@ def test_a_run_is_taken_back_and_says_what_became_of_it(run, bench, jobs, notes)
     assert (verb, args) == ("undo_segment", {"out": str(bench.workspace.folder_out)})
     assert "taken back" in run.segment.why
     jobs.tell("Done", result={"removed": 2, "restored": 1, "kept": ["a.tif"]})
-    assert bench.workspace.folder_rows == ()
+    assert bench.workspace.folder_rows == []
     assert run.undo_run.isHidden()
     said = bench.status.text()
     assert said.startswith("The run is taken back: 2 masks are removed, 1 mask is as before it. 1 mask stays")

@@ -376,8 +376,8 @@ def test_folder_needs_folders_and_lists_failures_first(bench, jobs, images, tmp_
     assert bench.folder.segment.isEnabled()
     rows = [{"index": 0, "file": "a.tif", "status": "done", "error": "", "seconds": 1.0},
             {"index": 1, "file": "b.tif", "status": "failed", "error": "b.tif is empty.", "seconds": 0.0}]  # fmt: skip
-    bench.workspace.folder_rows = tuple(rows)
-    bench.workspace.folder_changed.emit(tuple(rows))
+    bench.workspace.folder_rows = rows
+    bench.workspace.folder_changed.emit(rows)
     first = bench.folder.rows.topLevelItem(0)
     assert (first.text(0), first.child(0).text(0)) == ("b.tif", "b.tif is empty.")
 
