@@ -102,7 +102,10 @@ class Engine:
         self._send({"look": view and {"case": view.case, "index": view.index}})
 
     def close(self, grace: float = 3.0) -> None:
-        """End the worker: it has `grace` seconds to finish its step, then it is killed. No callback comes any more."""
+        """End the worker: it has `grace` seconds to leave, then it is killed. No callback comes any more.
+
+        A training leaves its last steps in its checkpoint, a folder its finished masks; a kill costs the last step.
+        """
         with self._lock:
             if self._closed:
                 return
@@ -215,7 +218,7 @@ class _Worker:
         try:
             self._process.wait(grace)
         except subprocess.TimeoutExpired:
-            logger.warning("The worker did not end within %.0f s and is killed.", grace)
+            logger.info("The worker did not end within %.0f s and is killed.", grace)
             self._process.kill()
             self._process.wait()
         for thread in self._threads:

@@ -166,11 +166,17 @@ class Control:
 
     def __init__(self, view: View | None = None) -> None:
         self.stopped = False
+        self.left = False  # stopped, and nobody waits for what comes of it
         self.view = view
 
     def stop(self) -> None:
         """Ask the verb to finish at its next step, keeping the best result so far."""
         self.stopped = True
+
+    def leave(self) -> None:
+        """Ask the verb to end at its next step, and only to keep what it needs to go on another time."""
+        self.left = True
+        self.stop()
 
     def poll(self) -> None:
         """Raise `Stopped` once told to stop."""

@@ -250,7 +250,8 @@ def test_closing_ends_the_process_and_removes_its_arrays(project):
     engine.close(grace=30)
     assert not alive(pid)
     assert not arrays.exists()
-    assert (folder / "model.json").is_file()  # the best so far was kept
+    assert not folder.exists()
+    assert (folder.with_name(f".{folder.name}.training") / "state.json").is_file()  # it can be gone on with
     with pytest.raises(EngineError):
         engine.submit("doctor", {}, Ear())
     engine.close()

@@ -100,6 +100,20 @@ def test_a_killed_run_goes_on_with_the_same_curve(folder, tmp_path):
     assert steps == list(range(1, 19))
 
 
+def test_who_leaves_finds_every_step_in_the_checkpoint(folder, tmp_path):
+    whole = [e.loss for e in fine_tune.events(folder, quick()) if isinstance(e, StepDone)]
+    control = Control()
+    run = fine_tune.events(folder, quick(), folder=tmp_path / "m", control=control)
+    next(event for event in run if isinstance(event, StepDone) and event.step == 9)
+    control.leave()
+    with pytest.raises(Stopped, match="broken off"):
+        list(run)
+    assert not (tmp_path / "m").exists()
+    rest = [e for e in fine_tune.events(folder, quick(), folder=tmp_path / "m", resume=True) if isinstance(e, StepDone)]
+    assert rest[0].step == 10
+    np.testing.assert_allclose([e.loss for e in rest], whole[9:], rtol=1e-5)
+
+
 def test_a_checkpoint_that_cannot_be_written_is_said_and_costs_nothing(folder, tmp_path):
     (tmp_path / ".m.training.part").write_text("in the way")
     run = fine_tune.events(folder, quick(), folder=tmp_path / "m")

@@ -275,7 +275,7 @@ def test_nobody_listening_ends_the_work(bench, own):
 
     @own.register("talk")
     def talk(args, control, bench):
-        while not control.stopped:
+        while not control.left:
             yield StepDone(1, 0.5, 0.0, 0.0)
         return {}
 

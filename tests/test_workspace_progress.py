@@ -89,6 +89,23 @@ def test_a_killed_training_is_offered_and_goes_on_with_its_own_strokes_and_plan(
     assert work.recall("trained_on")["round-001"] == {"a": 1}
 
 
+def test_a_training_that_ended_when_nobody_listened_is_used(work, jobs):
+    trained(work, jobs, 0.7)
+    work.train()
+    args, path = jobs.submitted[-1][1], work.project.path
+    work.close_project()
+    make_model(work, 0.8, args["folder"])
+    work.open_project(path, read_only=True)
+    assert (work.unfinished, work.model.name) == ("", "round-001"), "somebody who only looks changes nothing"
+    work.open_project(path)
+    assert (work.unfinished, work.model.name) == ("", "round-002")
+    assert work.round_before == "round-001"
+    assert work.recall("trained_on")["round-002"] == args["revisions"]
+    assert any(str(said).startswith("Round 2: Dice 0.80") for said in work.said)
+    work.open_project(path)
+    assert sum(str(said).startswith("Round 2: Dice") for said in work.said) == 1, "once"
+
+
 def test_a_round_after_the_instant_model_is_the_nets_again(work, jobs):
     work.project.set_current_model(make_model(work, 0.7, net="instant"))
     work.train()

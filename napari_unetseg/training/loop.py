@@ -100,6 +100,8 @@ def fine_tune(
             if job.progress.best is None:
                 raise
             yield Note(f"{error.message} What was best before is kept. {error.hint}", "warning")
+        if control.left:
+            yield from _break_off(checkpoint, job)
         untrained = job.progress.step == 0 and job.start is None
         if untrained and job.lead.instant is None:
             raise _unbegun()
@@ -127,6 +129,13 @@ def fine_tune(
 
 def _unbegun() -> Stopped:
     return Stopped("Training was stopped before its first step.", hint="Nothing was changed.")
+
+
+def _break_off(checkpoint: Checkpoint | None, job: Job) -> Generator[Event, None, None]:
+    """End as a kill would, but with all steps in the checkpoint; always raises `Stopped`."""
+    if checkpoint and job.progress.step:
+        yield from _save(checkpoint, job)
+    raise Stopped("Training was broken off.", hint="Resume it, and it goes on where it was.")
 
 
 def _begin(job: Job, control: Control) -> Generator[Event, None, None]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from napari_unetseg.workspace import Workspace
 
-__all__ = ["next_thing", "steps"]
+__all__ = ["named", "next_thing", "steps"]
 
 _DOES = ("add_images", "add_images", "annotate", "train", "predict", "segment_folder", "compare")
 
@@ -55,6 +55,8 @@ def next_thing(workspace: Workspace) -> str:
         return "Look around: the project is open for reading only."
     if workspace.stage == "predicting":
         return "Computing the mask of this image."
+    if left := workspace.unfinished:
+        return f"{named(left)} was interrupted: press Resume to go on where it was, or Train to begin anew."
     if reason := workspace.why_not("train"):
         return reason
     if workspace.model is None:
@@ -64,6 +66,11 @@ def next_thing(workspace: Workspace) -> str:
     if workspace.prediction is None:
         return "Press “Predict this image” to see what the model makes of it."
     return "Look at the mask: accept it, or paint where it is wrong and train again."
+
+
+def named(round_folder: str) -> str:
+    """A round as people say it: ``"Round 3"`` for ``"round-003"``."""
+    return f"Round {int(round_folder.rpartition('-')[2])}"
 
 
 def _needs(workspace: Workspace) -> str:

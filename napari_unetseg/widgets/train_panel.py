@@ -11,6 +11,7 @@ from napari_unetseg.widgets.context import Context, duration
 from napari_unetseg.widgets.net_picker import NetPicker
 from napari_unetseg.widgets.outlook import Outlook
 from napari_unetseg.widgets.parts import Action, Actions, Bar, Choice, Panel, label, lock, title
+from napari_unetseg.widgets.path import named
 from napari_unetseg.widgets.plots import Plots
 
 __all__ = ["TrainPanel"]
@@ -47,15 +48,18 @@ class TrainPanel(Panel):
         self.bar = Bar("How far the training is")
         self.sentence = label("", "muted")
         self.curves = Plots(context.look)
-        self.resume = Action("", "Go on where the training was killed, on the strokes that it had begun with")
+        self.resume = Action(
+            "", "Go on where the training was interrupted, with the strokes and the time it began with", role="primary"
+        )
         self.resume.clicked.connect(lambda: context.do(workspace.resume))
         form = self._make_form()
         self.locked = label("", "why")
         inside = (*self.advanced.fields.values(), *self.advanced.parts.values())
         self._choices = (self.picker.button, self.minutes, self.dims, self.advanced.button, *inside)
-        self.add(self.picker, form, self.advanced, self.locked, Actions(self.train, self.stop, stretch=(1, 1)))
+        self.add(self.picker, form, self.advanced, self.locked, Actions(self.resume))
+        self.add(Actions(self.train, self.stop, stretch=(1, 1)))
         self.outlook = Outlook(context)
-        self.add(self.outlook, self.resume, self.bar, self.sentence, self.curves)
+        self.add(self.outlook, self.bar, self.sentence, self.curves)
         workspace.plan_changed.connect(self._show_plan)
         workspace.nets_changed.connect(self.picker.set_nets)
         workspace.case_changed.connect(self._show_plan)
@@ -82,6 +86,8 @@ class TrainPanel(Panel):
         if workspace.stage == "training":
             left = duration(workspace.progress.left)
             return f"training, {left} left" if left else "training …", "next"
+        if left := workspace.unfinished:
+            return f"{named(left).lower()} interrupted", "next"
         count = len(workspace.rounds)
         if count:
             return f"{count} round{'s' * (count != 1)}", "done"
@@ -184,7 +190,7 @@ class TrainPanel(Panel):
         training = workspace.stage == "training"
         left = workspace.unfinished
         self.resume.setVisible(bool(left))
-        self.resume.setText(f"Resume {left.replace('-', ' ')}, which was interrupted")
+        self.resume.setText(f"Resume {named(left).lower()}" if left else "Resume")
         self.resume.set_why(workspace.why_not("resume") if left else "")
         self.stop.set_why(workspace.why_not("stop") if training else "")
         self.train.setVisible(not training)

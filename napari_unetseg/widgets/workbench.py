@@ -230,7 +230,7 @@ class Workbench(QWidget):
                 self._section(self.review).set_open(True)
             if not self._at_home:
                 self._at_home = True
-                self.show_step(self.annotate)
+                self.show_step(self.train if self.workspace.unfinished else self.annotate)
         elif self.workspace.project is not None:
             self._section(self.classes).set_open(True)
 

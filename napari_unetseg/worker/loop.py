@@ -129,7 +129,7 @@ class Worker:
 
     def _leave(self) -> None:
         for job in list(self._jobs.values()):
-            job.control.stop()
+            job.control.leave()
         self._queue.put(None)
         if self._on_leave is not None:
             self._on_leave()

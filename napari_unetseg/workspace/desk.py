@@ -112,7 +112,7 @@ class Desk:
 
     @property
     def unfinished(self) -> str:
-        """Name of the round whose training was killed and can be resumed; empty when there is none."""
+        """Name of the round whose training was broken off and can be resumed; empty when there is none."""
         return ""
 
     def why_unlike(self) -> str:

@@ -63,9 +63,9 @@ class Learning(Running):
 
     @property
     def unfinished(self) -> str:
-        """Name of the round whose training was killed and can be resumed; empty when there is none."""
+        """Name of the round whose training was broken off and can be resumed; empty when there is none."""
         left = self.recall(_UNFINISHED) if self.project else None
-        if not left or self.stage == "training":
+        if not left or self.read_only or self.stage == "training":
             return ""
         models = self._open.path / "models"
         kept = any((models / f".{left['folder']}.training{end}" / "state.json").is_file() for end in ("", ".part"))
@@ -137,6 +137,17 @@ class Learning(Running):
         if self.rounds:
             self.curves = read_curves(self.rounds[-1].folder)
             self.curves_changed.emit(self.curves)
+            self._use_unheard()
+
+    def _use_unheard(self) -> None:
+        """Use the model of a training that came to its end when no window listened any more."""
+        left, old = self.recall(_UNFINISHED), next((one.scores for one in self.rounds if one.current), None)
+        new = next((one for one in self.rounds if left and one.folder.name == left["folder"]), None)
+        if new is None or self.read_only:
+            return
+        self.curves.number = new.number
+        told = {key: scores and scores.to_dict() for key, scores in (("scores", new.scores), ("previous", old))}
+        self._training_done({"args": left}, {"model": str(new.folder), **told})
 
     def forecast_of(self, name: str) -> Forecast:
         """What more strokes are worth for one class."""

@@ -209,6 +209,26 @@ def test_training_shows_curves_time_and_score(bench, jobs, tmp_path, qtbot):
     assert not bench.train.train.isHidden()
 
 
+def test_a_training_that_was_interrupted_is_offered_to_go_on(bench, jobs):
+    strokes(bench)
+    assert bench.train.resume.isHidden()
+    click(bench.train.train)
+    path = bench.workspace.project.path
+    bench.workspace.close_project()
+    checkpoint = path / "models" / ".round-001.training"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "state.json").write_text("{}")
+    bench.images.open_project(str(path))
+    bench.refresh()
+    assert "Round 1 was interrupted: press Resume" in bench.next.text()
+    assert bench.sections[3].state == "round 1 interrupted"
+    assert bench.train.resume.text() == "Resume round 1"
+    click(bench.train.resume)
+    assert bench.workspace.stage == "training"
+    assert jobs.submitted[-1][1]["resume"]
+    assert bench.train.resume.isHidden()
+
+
 def finish_round(bench, jobs, rule, voxels, images, **facts):
     """Answer a training as a worker would, and look at the mask it makes."""
     folder = Path(next(args["folder"] for verb, args in reversed(jobs.submitted) if verb == "train"))
