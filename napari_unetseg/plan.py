@@ -244,6 +244,10 @@ class Plan(_Frozen):
         """JSON text, one that `from_json` takes; only the fields that were given when not `complete`."""
         return self.model_dump_json(by_alias=True, indent=1, exclude_unset=not complete)
 
+    def deciding(self) -> str:
+        """JSON text of what is not as usual: the same for plans written before a field was there, and after."""
+        return self.model_dump_json(by_alias=True, exclude_defaults=True)
+
     @classmethod
     def from_json(cls: type[P], text: str) -> P:
         """Read a plan from JSON text; every mistake in it becomes a `PlanError`."""

@@ -19,7 +19,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -276,14 +276,9 @@ def _on_disk(segmenter: Segmenter, folder: Path) -> Iterator[tuple[str, ...]]:
             saved = model.folder
             if saved is None or not Path(saved).is_dir():
                 saved = Path(place) / name
-                _copy(model).save(saved)
+                replace(model).save(saved)  # a copy, so that the caller's folder does not change
             folders.append(str(Path(saved).absolute()))
         yield tuple(folders)
-
-
-def _copy(model: Model) -> Model:
-    """The same model, whose folder may be set without the caller's changing."""
-    return Model(model.net, model.plan, model.classes, model.scores, model.history, model.parents, model.facts)
 
 
 @contextlib.contextmanager

@@ -25,10 +25,10 @@ from napari_unetseg.batch.outputs import all_beside
 from napari_unetseg.errors import WriteError
 from napari_unetseg.io import atomic_write
 
-__all__ = ["STATES", "Ledger", "file_state", "hash_file"]
+__all__ = ["REFRESHED", "Ledger", "file_state", "hash_file"]
 
 NAME, _STARTED = "ledger.jsonl", ".started.jsonl"
-STATES = ("image_state", "mask_state")  # fields that say nothing of what was made
+REFRESHED = ("image_state", "mask_state", "recipe")  # fields that a run may change of a file that was done before
 _SYNCED = 1.0  # seconds between two orders to bring the ledger to the disk, which take longer than a small file
 
 
@@ -72,12 +72,14 @@ class Ledger:
         The output folder.
     recipe : str
         Hash of all that decides a mask besides its image.
+    earlier : str
+        The same as an earlier version took it.
     verify : bool
         Hash every file to know whether it is as it was, be its size and time of change the same.
     """
 
-    def __init__(self, folder: Path, recipe: str, *, verify: bool = False) -> None:
-        self.path, self.recipe, self.verify = folder / NAME, recipe, verify
+    def __init__(self, folder: Path, recipe: str, earlier: str = "", *, verify: bool = False) -> None:
+        self.path, self.recipe, self.earlier, self.verify = folder / NAME, recipe, earlier or recipe, verify
         self._starts = folder / _STARTED
         self.written: set[Path] = set()  # every file of an earlier run
         self.entries: dict[str, dict[str, Any]] = {}
@@ -101,9 +103,14 @@ class Ledger:
     def finished(self, file: Path, target: Path) -> dict[str, Any] | None:
         """Entry of a file that was done with this recipe, is unchanged, and whose mask is still there."""
         entry = self.entries.get(str(file))
-        if not entry or entry["status"] != "done" or entry["recipe"] != self.recipe or entry["mask"] != str(target):
+        if not entry or entry["status"] != "done" or entry["mask"] != str(target):
             return None
-        return entry if self._same(entry, "mask", target) and self._same(entry, "image", file) else None
+        if entry["recipe"] not in (self.recipe, self.earlier):
+            return None
+        if not self._same(entry, "mask", target) or not self._same(entry, "image", file):
+            return None
+        entry["recipe"] = self.recipe
+        return entry
 
     def corrected(self, file: Path, target: Path) -> bool:
         """Whether the mask that was written for a file is no longer what was written: somebody's work, to be kept."""

@@ -118,7 +118,7 @@ class _Run:
         if failed_only and not (folder / LEDGER).is_file():
             raise ReadError(f"There is no earlier run in {folder}.", hint="Run once without --failed-only.")
         self.folder, self.segmenter, self.failed_only = folder, segmenter, failed_only
-        self.ledger = Ledger(folder, segmenter.recipe, verify=segmenter.outputs.verify)
+        self.ledger = Ledger(folder, segmenter.recipe, segmenter.earlier_recipe, verify=segmenter.outputs.verify)
         self.ledger.sweep()
         written = self.ledger.written
         # an image may have that name; ours is not taken for one

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_unetseg.batch.ledger import NAME as LEDGER
-from napari_unetseg.batch.ledger import STATES, Ledger, hash_file
+from napari_unetseg.batch.ledger import REFRESHED, Ledger, hash_file
 from napari_unetseg.batch.lock import only_run
 from napari_unetseg.batch.objects import NAME as OBJECTS
 from napari_unetseg.batch.objects import rows_of_mask
@@ -154,7 +154,7 @@ def _undo(folder: Path) -> Undone:
 
 def _made(entry: Mapping[str, Any]) -> dict[str, Any]:
     """What an entry says of a mask; a run that only looked at its files leaves it the same."""
-    return {key: value for key, value in entry.items() if key not in STATES}
+    return {key: value for key, value in entry.items() if key not in REFRESHED}
 
 
 def _write_ledger(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:

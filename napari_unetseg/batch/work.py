@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,14 @@ class Segmenter:
     @property
     def recipe(self) -> str:
         """Hash of all that decides a mask besides its image."""
-        plans = (model.plan.to_json() for model in self.ensemble.models)
+        return self._hash(model.plan.deciding() for model in self.ensemble.models)
+
+    @property
+    def earlier_recipe(self) -> str:
+        """The same as it was taken from plans with all their fields, of which there may be more since."""
+        return self._hash(model.plan.to_json() for model in self.ensemble.models)
+
+    def _hash(self, plans: Iterable[str]) -> str:
         text = "".join(itertools.chain(*zip(self.ids, plans, strict=True))) + repr(self.outputs)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

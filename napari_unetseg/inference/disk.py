@@ -203,7 +203,7 @@ def _taken_by_nets(looks: Looks, source: LazyVolume, control: Control | None) ->
 def _recipe(ensemble: Ensemble, source: LazyVolume, sheets: Sheets) -> str:
     """Hash of all that decides the finished parts."""
     state = source.path.stat()
-    nets = [(model.id, model.plan.to_json()) for model in ensemble.models]
+    nets = [(model.id, model.plan.deciding()) for model in ensemble.models]
     facts = (nets, source.path.name, state.st_size, state.st_mtime_ns, source.shape)
     how = (sheets.looks.symmetries, sheets.looks.dropout_passes, sheets.looks.layers)
     return hashlib.sha256(repr((facts, how, sheets.grid, sheets.strips)).encode()).hexdigest()[:16]

@@ -69,6 +69,7 @@ class Model:
     parents: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    _known: tuple[str, str] = ("", "")  # hash of the weights as they were loaded, and the id in their file
 
     def __repr__(self) -> str:
         return f"Model({self.plan.net.name} {self.id}, {', '.join(self.classes)}; {self._said()})"
@@ -78,12 +79,9 @@ class Model:
 
     @property
     def id(self) -> str:
-        """Twelve hexadecimal digits of the hash of the weights."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.net.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
-        return digest.hexdigest()[:12]
+        """Twelve hexadecimal digits of the hash of the weights; once saved, those of the version that saved them."""
+        found = _hash(self.net)
+        return self._known[1] if found == self._known[0] else found
 
     def save(self, folder: str | Path) -> Path:
         """Write the model folder beside its place, then move it there; another model that is
@@ -189,6 +187,7 @@ class Model:
             parents,
             extra,
             folder,
+            _known_as(net, facts),
         )
 
 
@@ -230,6 +229,22 @@ def _id_of(folder: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         return ""
     return name if name.isalnum() else ""  # a name from a file never leads elsewhere
+
+
+def _hash(net: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _known_as(net: nn.Module, facts: Mapping[str, Any]) -> tuple[str, str]:
+    """Hash of weights that were just loaded, and their id: an earlier version may have had them without some tensor."""
+    name = str(facts.get("id"))
+    if not facts.get("weights_sha256") or not re.fullmatch("[0-9a-f]{12}", name):
+        return "", ""  # nothing says that the id is of these weights
+    return _hash(net), name
 
 
 def _read_facts(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -9,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from napari_unetseg.errors import ModelError, WriteError
 from napari_unetseg.nets import Model, build
@@ -173,3 +175,42 @@ def test_id_follows_the_weights(model):
     assert model.id != before
     assert len(before) == 12
     assert np.all([c in "0123456789abcdef" for c in before])
+
+
+def as_an_earlier_version_wrote_it(folder):
+    """A net with the instant model beside it, from before it had an offset, and its plan a margin."""
+    plan = Plan(net={"width": 0.1, "parts": {"instant": (1, 1)}}, data={"normalisation": {"kind": "zscore"}})
+    made = Model(build(plan.net).eval(), plan, ("background", "cell"))
+    made.save(folder)
+    weights = load_file(folder / "weights.safetensors")
+    del weights["net.offset"]
+    save_file(weights, folder / "weights.safetensors")
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    facts = json.loads((folder / "model.json").read_text())
+    facts["id"] = digest.hexdigest()[:12]
+    facts["weights_sha256"] = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    del facts["plan"]["inference"]["margin"], facts["plan"]["training"]["teacher"]
+    (folder / "model.json").write_text(json.dumps(facts))
+    return facts["id"], made
+
+
+def test_the_id_that_an_earlier_version_gave_stays(tmp_path):
+    given, made = as_an_earlier_version_wrote_it(tmp_path / "m")
+    back = Model.load(tmp_path / "m")
+    assert back.id == given != made.id
+    assert Model.load(back.save(tmp_path / "copy")).id == given
+    assert back.plan.deciding() == made.plan.deciding()
+    assert back.plan.change(inference={"margin": 3}).deciding() != made.plan.deciding()
+    with torch.no_grad():
+        next(back.net.parameters()).add_(1)
+    assert back.id not in (given, made.id)
+
+
+def test_an_id_that_nothing_ties_to_the_weights_is_not_believed(model, tmp_path):
+    folder = model.save(tmp_path / "m")
+    facts = json.loads((folder / "model.json").read_text())
+    for changes in ({"id": "0" * 12, "weights_sha256": None}, {"id": "../../elsewhere"}):
+        (folder / "model.json").write_text(json.dumps({**facts, **changes}))
+        assert Model.load(folder).id == model.id
