@@ -15,7 +15,7 @@ from typing import Any, Self
 from napari_unetseg.errors import ProjectError, WriteError
 from napari_unetseg.io import atomic_write
 from napari_unetseg.project.document import CaseEntry, Document
-from napari_unetseg.project.lock import Lock
+from napari_unetseg.project.lock import Lock, ProjectLocked
 from napari_unetseg.project.names import check_classes
 
 __all__ = ["ProjectFolder"]
@@ -33,6 +33,7 @@ class ProjectFolder:
     def __init__(self, path: Path, document: Document, lock: Lock | None) -> None:
         self.path = path
         self.read_only = lock is None
+        self.taken: ProjectLocked | None = None  # by whom, since when: from then on it is read-only
         self._doc = document
         self._lock = lock
         self._closed = False
@@ -139,6 +140,24 @@ class ProjectFolder:
     ) -> None:
         self.close()
 
+    def check(self) -> None:
+        """Raise `ProjectError` unless the project may be changed through this object; `ProjectLocked` once taken.
+
+        Who lost the lock never gets it back: what is in memory here may be older than the folder. Open it again.
+        """
+        if self._closed or self._lock is None:
+            raise ProjectError(
+                f"The project {self.name} is {'closed' if self._closed else 'open for reading only'}.",
+                hint="Open it for work first.",
+            )
+        if self.taken is not None:
+            raise self.taken
+        try:
+            self._lock.check()
+        except ProjectLocked as error:
+            self.taken, self.read_only = error, True
+            raise
+
     # ---- what the document says --------------------------------------------------------------------------------
 
     @property
@@ -183,7 +202,7 @@ class ProjectFolder:
 
     @state.setter
     def state(self, values: Mapping[str, Any]) -> None:
-        self._check_open()
+        self.check()
         text = json.dumps(dict(values), indent=1)
         atomic_write(self._inside("state.json"), lambda beside: _write_text(beside, text))
 
@@ -192,7 +211,7 @@ class ProjectFolder:
 
         A log that cannot be written is no reason to fail: it is told to `logging`.
         """
-        self._check_open()
+        self.check()
         line = json.dumps({"time": _now(), "kind": kind, **facts}, default=str)
         try:
             with open(self._inside("log.jsonl"), "a", encoding="utf-8") as file:
@@ -218,18 +237,9 @@ class ProjectFolder:
     def _commit(self, document: Document) -> None:
         """Save a changed document; what is in memory changes only once that is done."""
         with self._mutex:
-            self._check_open()
+            self.check()
             document.save(self._inside("project.json"))
             self._doc = document
-
-    def _check_open(self) -> None:
-        """Raise `ProjectError` unless the project may be changed through this object."""
-        if self._closed or self._lock is None:
-            raise ProjectError(
-                f"The project {self.name} is {'closed' if self._closed else 'open for reading only'}.",
-                hint="Open it for work first.",
-            )
-        self._lock.check()
 
     def _inside(self, *parts: str) -> Path:
         """Path of something to write; never outside the project, not even through a link."""

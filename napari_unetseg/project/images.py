@@ -53,7 +53,7 @@ class ProjectImages(ProjectFolder):
         ProjectError, WriteError
             If the project is read-only, taken over, or cannot be written.
         """
-        self._check_open()
+        self.check()
         source = Path(os.path.abspath(Path(image_path).expanduser()))
         _check_text(str(source))
         volume = read(source)
@@ -88,7 +88,7 @@ class ProjectImages(ProjectFolder):
         group : str, optional
             As in `add`.
         """
-        self._check_open()
+        self.check()
         with self._mutex:
             case = unique_name(name, self._taken())
             target = self._inside("images", case + _suffix_for(volume))

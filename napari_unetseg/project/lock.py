@@ -26,17 +26,31 @@ __all__ = ["Lock", "ProjectLocked", "birth"]
 logger = logging.getLogger(__name__)
 
 
-class ProjectLocked(ProjectError):
-    """The project is open elsewhere; `holder` has the keys ``host, pid, user, since``."""
+_OPEN = "Close it there or open it read-only; take the lock over only if you are sure it is not in use there."
+_TAKEN = (
+    "Nothing more is saved from here; a stroke that could not be saved stays on screen. Take the project back to go on "
+    "here with it, or close it here."
+)
 
-    def __init__(self, project: str, holder: dict[str, Any]) -> None:
+
+class ProjectLocked(ProjectError):
+    """The project is open elsewhere; `holder` has the keys ``host, pid, user, since``.
+
+    With `taken` it was ours until somebody took it over; there is no `holder` where they have closed it again.
+    """
+
+    def __init__(self, project: str, holder: dict[str, Any], *, taken: bool = False) -> None:
         here = holder.get("host") == socket.gethostname()
         where = "on this computer" if here else f"on {holder.get('host') or 'an unknown computer'}"
-        super().__init__(
-            f"The project {project} is already open {where} (by {holder.get('user') or 'an unknown user'}, "
-            f"process {holder.get('pid')}, since {holder.get('since')}).",
-            hint="Close it there or open it read-only; take the lock over only if you are sure it is not in use there.",
-        )
+        user = holder.get("user") or "an unknown user"
+        rest = f"process {holder.get('pid')}, since {holder.get('since')}"
+        if not taken:
+            message = f"is already open {where} (by {user}, {rest})."
+        elif holder:
+            message = f"was taken over by {user} {where} ({rest})."
+        else:
+            message = "was meanwhile opened elsewhere, and closed again."
+        super().__init__(f"The project {project} {message}", hint=_TAKEN if taken else _OPEN)
         self.holder = holder
 
 
@@ -87,12 +101,10 @@ class Lock:
         raise ProjectLocked(project, _read(path) or {})
 
     def check(self) -> None:
-        """Raise `ProjectLocked` when somebody has taken the lock over."""
-        holder = _read(self.path)
-        if holder is None and self._create():
-            logger.warning("The lock of project %s had vanished and was made anew.", self.project)
-        elif holder is None or holder.get("token") != self._mine["token"]:
-            raise ProjectLocked(self.project, holder or {})
+        """Raise `ProjectLocked` when somebody has taken the lock over, also when they have given it back since."""
+        holder = _read(self.path) or {}
+        if holder.get("token") != self._mine["token"]:
+            raise ProjectLocked(self.project, holder, taken=True)
 
     def release(self) -> None:
         """Give the lock back; harmless when it is not held any more."""

@@ -117,7 +117,7 @@ class Project(ProjectImages):
         values = labels.data if isinstance(labels, LabelVolume) else labels
         with self._writing, self._mutex:
             values = as_labels(values, len(self.classes), self.shape(case), f"The annotation of {case}")
-            self._check_open()
+            self.check()
             return self._annotation(case).commit(values, done, self.classes)
 
     def snapshot(self) -> dict[str, int]:
@@ -134,7 +134,7 @@ class Project(ProjectImages):
             If the disk is full or the folder read-only; the journal still has every stroke.
         """
         with self._writing:
-            self._check_open()
+            self.check()
             for case in self.journalled():
                 self._annotation(case).seal(self.classes, self._mutex)
             return {case: self._annotation(case).last for case in self.annotated() if self._annotation(case).last}
@@ -160,7 +160,7 @@ class Project(ProjectImages):
             box = as_region(region, self.shape(case))
             size = [part.stop - part.start for part in box]
             values = as_labels(values, len(self.classes), size, f"A stroke on {case}")
-            self._check_open()
+            self.check()
             if values.size:
                 self._annotation(case).stroke(box, values)
 
@@ -278,7 +278,7 @@ class Project(ProjectImages):
         """
         with self._writing:
             values = self._as_mask(case, mask)
-            self._check_open()
+            self.check()
             number = self._accepted(case).write(values, {"classes": list(self.classes)})
             path = self._write_mask(case, values)
             self._change(case, mask="accepted", accepted=(*self._entry(case).accepted, number))
@@ -291,7 +291,7 @@ class Project(ProjectImages):
         The mask that goes stays in ``masks/history``. If a prediction was saved since, it is the one that goes.
         """
         with self._writing:
-            self._check_open()
+            self.check()
             entry = self._entry(case)
             stack = entry.accepted[:-1] if entry.mask == "accepted" else entry.accepted
             if not stack:
@@ -327,6 +327,6 @@ class Project(ProjectImages):
         return as_labels(values, len(self.classes) - 1, self.shape(case), f"The mask of {case}")
 
     def _write_mask(self, case: str, values: np.ndarray) -> Path:
-        self._check_open()
+        self.check()
         image = self.image(case)
         return write(self._mask_path(case), LabelVolume(values, image.geometry), like=image)

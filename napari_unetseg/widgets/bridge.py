@@ -7,7 +7,6 @@ delete them. The mask layer is written in place and refreshed, so that nothing f
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -33,8 +32,6 @@ from napari_unetseg.widgets.watch import StrokeWatch, slice_of, timer
 from napari_unetseg.workspace import Prediction, Preview, Workspace
 
 __all__ = ["Bridge"]
-
-logger = logging.getLogger(__name__)
 
 TOOLS = ("paint", "erase", "fill", "polygon", "pan_zoom")
 
@@ -72,14 +69,21 @@ class Bridge(QObject):
         self.edits = Edits(self)
         self._moved = timer(self, 100, self.tell_view)
         self._views = Views(self)
-        workspace.project_changed.connect(self._on_project)
-        workspace.case_changed.connect(self.show_case)
-        workspace.classes_changed.connect(self._recolour)
-        workspace.preview_changed.connect(self._show_preview)
-        workspace.prediction_changed.connect(self._show_prediction)
-        viewer.dims.events.current_step.connect(self._on_dims)
-        viewer.layers.events.removed.connect(self._on_removed)
-        viewer.layers.events.inserted.connect(self._agree_on_units)
+        self._heard = (
+            (workspace.project_changed, self._on_project),
+            (workspace.case_changed, self.show_case),
+            (workspace.classes_changed, self._recolour),
+            (workspace.preview_changed, self._show_preview),
+            (workspace.prediction_changed, self._show_prediction),
+            (workspace.actions_changed, self._lock),
+        )
+        self._seen = (
+            (viewer.dims.events.current_step, self._on_dims),
+            (viewer.layers.events.removed, self._on_removed),
+            (viewer.layers.events.inserted, self._agree_on_units),
+        )
+        for signal, slot in (*self._heard, *self._seen):
+            signal.connect(slot)
 
     # -- layers of the case in hand ---------------------------------------------------------------------------
 
@@ -260,6 +264,10 @@ class Bridge(QObject):
         self._mask_shown = bool(self.workspace.recall("mask_shown", True))
         self._contour = int(self.workspace.recall("contour", False))
 
+    def _lock(self) -> None:
+        if self.workspace.taken and self.annotation is not None:  # nothing is painted that could not be saved
+            self.annotation.editable = False
+
     def _recolour(self, classes: Any = None) -> None:
         classes = self.workspace.classes
         if self.annotation is not None:
@@ -376,7 +384,7 @@ class Bridge(QObject):
 
     def remember_view(self) -> None:
         """Keep slice, zoom, brush and contrast with the project."""
-        self._views.remember()
+        self.try_to(self._views.remember)
 
     def close(self) -> None:
         """Journal the last stroke and let go of viewer and workspace."""
@@ -384,12 +392,8 @@ class Bridge(QObject):
         self.edits.leave()
         with contextlib.suppress(RuntimeError):  # Qt may have taken the timer with it already
             self._moved.stop()
-        self.viewer.dims.events.current_step.disconnect(self._on_dims)
-        self.viewer.layers.events.removed.disconnect(self._on_removed)
-        self.viewer.layers.events.inserted.disconnect(self._agree_on_units)
+        for signal, slot in self._seen:
+            signal.disconnect(slot)
         self._views.close()
-        self.workspace.project_changed.disconnect(self._on_project, missing_ok=True)
-        self.workspace.case_changed.disconnect(self.show_case, missing_ok=True)
-        self.workspace.classes_changed.disconnect(self._recolour, missing_ok=True)
-        self.workspace.preview_changed.disconnect(self._show_preview, missing_ok=True)
-        self.workspace.prediction_changed.disconnect(self._show_prediction, missing_ok=True)
+        for signal, slot in self._heard:
+            signal.disconnect(slot, missing_ok=True)

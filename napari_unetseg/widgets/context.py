@@ -12,6 +12,7 @@ from psygnal import EmitLoopError
 from qtpy.QtCore import QObject, Signal
 
 from napari_unetseg.errors import UnetSegError
+from napari_unetseg.project import ProjectLocked
 from napari_unetseg.widgets.bridge import Bridge
 from napari_unetseg.widgets.differences import DifferenceLayer
 from napari_unetseg.widgets.theme import Look, look
@@ -59,6 +60,8 @@ class Context(QObject):
     def complain(self, error: UnetSegError) -> None:
         """Show an error as a napari notification."""
         show_error(_lines(str(error)))
+        if isinstance(error, ProjectLocked):  # nothing can be changed any more
+            self.workspace.actions_changed.emit()
 
     def tell(self, message: Message) -> None:
         """Show a sentence of the workspace as a napari notification, as loud as it deserves."""

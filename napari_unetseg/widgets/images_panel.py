@@ -51,6 +51,12 @@ class ImagesPanel(Panel):
         self.look_only.clicked.connect(lambda: self.open_project(self._locked_path, read_only=True))
         self.take_over.clicked.connect(lambda: self.open_project(self._locked_path, steal_lock=True))
         self._unlock = Actions(self.look_only, self.take_over, stretch=(1, 1))
+        self.take_back = Action(
+            "Take back",
+            "Go on here, with the stroke that could not be saved: whoever took it over can then save nothing more",
+            role="primary",
+        )
+        self.take_back.clicked.connect(lambda: context.do(workspace.take_back))
         self.list = self._make_list()
         self.add_files = Action(
             "Add files…",
@@ -72,7 +78,7 @@ class ImagesPanel(Panel):
         self._files = Actions(self.add_files, self.add_layers, self.remove, stretch=(1, 1, 0))
         self.lost = label("", "warning")
         self.add(self.project_name, self.project_path, self.lost, Actions(self.go_on), self._projects)
-        self.add(self.locked, self._unlock)
+        self.add(self.locked, self._unlock, self.take_back)
         self.add(self.list, self._files, Actions(self.undo_remove))
         workspace.project_changed.connect(self._on_project)
         workspace.cases_changed.connect(self._fill)
@@ -125,6 +131,14 @@ class ImagesPanel(Panel):
         self.locked.setText(why)
         for widget in (self.locked, self._unlock):
             widget.setVisible(bool(path))
+
+    def _offer_back(self) -> None:
+        """Say who has taken the project over, and offer to take it back."""
+        taken = self.context.workspace.taken
+        if taken and self.take_back.isHidden():
+            self.locked.setText(taken)
+        self.locked.setVisible(bool(taken or self._locked_path))
+        self.take_back.setVisible(bool(taken))
 
     def _offer_last(self) -> None:
         """Offer the project that was open last; say so when napari died with it open."""
@@ -286,6 +300,7 @@ class ImagesPanel(Panel):
         """Bring states and buttons up to date."""
         workspace = self.context.workspace
         self._refresh_layers()
+        self._offer_back()
         self.add_files.set_why(workspace.why_not("add_images"))
         self.remove.set_why(workspace.why_not("annotate"))
         self.undo_remove.setVisible(bool(workspace.removed))

@@ -51,6 +51,8 @@ def next_thing(workspace: Workspace) -> str:
         return "Segmenting the folder."
     if workspace.stage == "comparing":
         return "Comparing architectures; go on painting, or press Stop to see what is finished."
+    if workspace.taken:
+        return "Somebody else works in this project now: press Take back, or look around."
     if workspace.read_only:
         return "Look around: the project is open for reading only."
     if workspace.stage == "predicting":

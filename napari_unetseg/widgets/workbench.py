@@ -91,6 +91,7 @@ class Workbench(QWidget):
         self.answer = AnswerBar(self.context, FirstAnswer(self.workspace, self.jobs))
         self._log: list[str] = []
         self._crash = ""  # what the worker died of, until the user does the next thing
+        self._taken = ""  # who has taken the project over
         self._ready = ""  # what it said when the worker was warm
         self._at_home = False  # whether the project's first image was brought into view
         self._stage = self.workspace.stage
@@ -266,6 +267,9 @@ class Workbench(QWidget):
 
     def refresh(self) -> None:
         """Bring the headers and the next thing to do up to date."""
+        taken, self._taken = self._taken, self.workspace.taken
+        if self._taken and not taken:
+            self.show_step(self.images)
         states = steps(self.workspace, [panel.summary() for panel in self.panels])
         for section, state in zip(self.sections, states, strict=True):
             section.set_state(*state)
@@ -297,10 +301,12 @@ class Workbench(QWidget):
         self.window().installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Journal the last stroke when the window closes."""
+        """Journal the last stroke when the window closes; look who has the project when it is turned to."""
         if event.type() == QEvent.Type.Close and not self._shut.done:
             self.context.bridge.remember_view()
             self.context.bridge.flush()
+        elif event.type() == QEvent.Type.WindowActivate and not self._shut.done:
+            self.context.do(self.workspace.check_held)
         return False
 
     def shutdown(self) -> None:

@@ -22,7 +22,7 @@ from napari_unetseg.workspace.pictures import check_picture, doubtful
 from napari_unetseg.workspace.reasons import REASONS
 from napari_unetseg.workspace.rounds import read_rounds
 from napari_unetseg.workspace.state import Class, Curves, Difference, Message, Prediction, Preview, Progress, Round
-from napari_unetseg.workspace.strokes import Region, Strokes, recovered
+from napari_unetseg.workspace.strokes import Region, Strokes, Unsaved, recovered
 
 __all__ = ["MINUTES", "Desk"]
 
@@ -57,6 +57,7 @@ class Desk:
 
     def __init__(self) -> None:
         self._strokes: Strokes | None = None
+        self._unsaved: Unsaved | None = None
         self._image: Volume | None = None
         self._memory: dict[str, Any] = {}
         self.project: Project | None = None
@@ -111,6 +112,27 @@ class Desk:
         return self.project is not None and self.project.read_only
 
     @property
+    def taken(self) -> str:
+        """Who has taken the project over since it was opened here, in a sentence; empty when nobody has."""
+        return self.project.taken.message if self.project and self.project.taken else ""
+
+    def check_held(self) -> None:
+        """Raise `ProjectLocked` once, when somebody has taken the project over."""
+        if self.project and not self.read_only:
+            self.project.check()
+
+    def take_back(self) -> None:
+        """Open the project that was taken over again for work, with the stroke that could not be saved."""
+        path, unsaved = self._open.path, self._unsaved
+        self.close_project()
+        project = Project.open(path, steal_lock=True)
+        try:
+            if unsaved is not None:
+                unsaved.paint(project)
+        finally:
+            self._hold(project)
+
+    @property
     def unfinished(self) -> str:
         """Name of the round whose training was broken off and can be resumed; empty when there is none."""
         return ""
@@ -141,7 +163,7 @@ class Desk:
         project.close()
         self._memory = {}
         self.curves, self.corrections, self.folder_rows, self.rounds = Curves(), (), [], ()
-        self.forecast, self.saving, self.removed = Forecast(0), False, ()
+        self.forecast, self.saving, self.removed, self._unsaved = Forecast(0), False, (), None
         self._tell_everything()
 
     def _hold(self, project: Project) -> None:
@@ -306,10 +328,14 @@ class Desk:
 
     def sync_strokes(self, labels: np.ndarray, near: Region | None = None) -> Region | None:
         """Journal what differs between the annotation layer and what is on disk; see `Strokes.sync`."""
-        if self.read_only:
-            return None
-        self._ready("annotate")
-        region = self._ink.sync(labels, near)
+        region = None
+        try:
+            if not self.read_only:
+                self._ready("annotate")
+                region = self._ink.sync(labels, near)
+        finally:
+            if self.taken:
+                self._unsaved = Unsaved.of(self.case or "", labels, self._ink.labels) or self._unsaved
         if region is not None:
             self.strokes_changed.emit(self.case)
             self.actions_changed.emit()

@@ -22,6 +22,7 @@ _BUSY = {
     "undoing": "A run is being taken back: wait a moment.",
 }
 _READ_ONLY = "The project is open for reading only."
+_TAKEN = "The project was taken over: press Take back in step 1 to go on here."
 _SAVING = "The mask is being saved."
 _NO_PROJECT = "Open or create a project first."
 _NO_CASE = "Choose an image first."
@@ -39,7 +40,7 @@ def _case(w: Desk) -> str:
 
 
 def _read_only(w: Desk) -> str:
-    return _READ_ONLY if w.read_only else ""
+    return _TAKEN if w.taken else _READ_ONLY if w.read_only else ""
 
 
 @REASONS.register("add_images")

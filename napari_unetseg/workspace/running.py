@@ -115,8 +115,13 @@ class Running(Choice):
         if job is not self._running:  # of a project that was closed meanwhile
             return
         handler = getattr(self, f"_on_{event['event'].lower()}", None)
-        if handler is not None:
+        if handler is None:
+            return
+        try:
             handler(job, event)
+        except UnetSegError as error:  # the project was taken over meanwhile, or its disk is full
+            self.message.emit(Message(error.message, error.hint, "error"))
+            self.actions_changed.emit()
 
     def _on_started(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
         for note in event.get("notes", ()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from napari_unetseg.errors import AnnotationError
 from napari_unetseg.project import Project
 from napari_unetseg.workspace.state import Message
 
-__all__ = ["Region", "Strokes", "recovered", "slabs"]
+__all__ = ["Region", "Strokes", "Unsaved", "recovered", "slabs"]
 
 Region = tuple[slice, ...]
 
@@ -99,6 +100,30 @@ class Strokes:
             known = self._project.counts(case)
             self._counts[case] = np.pad(np.asarray(known, np.int64), (0, 256 - len(known)))
         return self._counts[case]
+
+
+@dataclass(frozen=True, eq=False)
+class Unsaved:
+    """What was painted on an image when its project had been taken over: a box, its values, and which of them."""
+
+    case: str
+    region: Region
+    values: np.ndarray
+    changed: np.ndarray
+
+    @classmethod
+    def of(cls, case: str, labels: np.ndarray, saved: np.ndarray) -> Unsaved | None:
+        """Where `labels` are not as they were `saved`; None when they are."""
+        region = _difference(labels, saved) if labels.shape == saved.shape else None
+        if region is None:
+            return None
+        return cls(case, region, labels[region].astype(np.uint8), labels[region] != saved[region])
+
+    def paint(self, project: Project) -> None:
+        """Journal it over what is painted there by now."""
+        if self.case in project.cases:
+            there = project.annotation(self.case).data[self.region]
+            project.journal(self.case, self.region, np.where(self.changed, self.values, there))
 
 
 def recovered(project: Project) -> Message:

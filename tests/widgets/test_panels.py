@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QMimeData, QPoint, QPointF, QRect, Qt, QUrl
+from qtpy.QtCore import QEvent, QMimeData, QPoint, QPointF, QRect, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QComboBox
 
+from napari_unetseg.project import Project
 from napari_unetseg.scores import Scores
 from napari_unetseg.widgets.context import duration
 from napari_unetseg.widgets.parts import Action, Actions
@@ -491,3 +492,51 @@ def test_a_project_that_is_open_elsewhere_says_by_whom(bench, jobs, qtbot, notes
     assert not other.workspace.read_only
     assert other.workspace.why_not("annotate") == ""
     other.shutdown()
+
+
+def test_a_project_that_is_taken_over_says_so_once_and_keeps_the_stroke(bench, notes):
+    layer, path = bench.context.bridge.annotation, bench.workspace.project.path
+    layer.paint((10, 10), 1)
+    bench.context.bridge.flush()
+    with Project.open(path, steal_lock=True) as thief:
+        layer.paint((30, 40), 2)
+        bench.context.bridge.flush()
+        assert not layer.editable, "nothing is painted that could not be saved"
+        bench.context.bridge.flush()
+        bench.context.bridge.remember_view()
+        bench.images.go_further(1)
+        bench.images.go_further(-1)
+        assert ["taken over by" in note.message for note in notes] == [True]
+        assert "taken over by" in bench.images.locked.text()
+        bench.refresh()
+        assert "Take back" in bench.next.text()
+        assert "Take back" in bench.train.train.why
+        thief.journal("plane-a", (slice(0, 2), slice(0, 60)), np.full((2, 60), 1))
+    click(bench.images.take_back)
+    labels = bench.context.bridge.annotation.data
+    assert (labels[10, 10], labels[30, 40], labels[0, 0]) == (1, 2, 1)
+    assert np.array_equal(bench.workspace.project.annotation("plane-a").data, labels)
+    assert bench.context.bridge.annotation.editable
+    assert bench.images.take_back.isHidden()
+    assert bench.images.locked.isHidden()
+    assert len(notes) == 1
+
+
+def test_a_window_that_is_turned_to_looks_whether_it_still_has_the_project(bench, notes):
+    with Project.open(bench.workspace.project.path, steal_lock=True):
+        pass
+    for _ in range(2):
+        QApplication.sendEvent(bench.window(), QEvent(QEvent.Type.WindowActivate))
+    assert ["meanwhile opened elsewhere" in note.message for note in notes] == [True]
+    assert bench.workspace.taken
+
+
+def test_what_a_job_brings_to_a_project_that_was_taken_over_is_a_notification(bench, jobs, notes):
+    strokes(bench)
+    click(bench.train.train)
+    with Project.open(bench.workspace.project.path, steal_lock=True):
+        finish_round(bench, jobs, "1 held-out image", 40, ("plane-b",))
+        assert "taken over" in notes[-1].message
+        assert bench.workspace.model is None
+    click(bench.images.take_back)
+    assert bench.workspace.model.name == "round-001"
