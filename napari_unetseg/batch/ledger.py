@@ -16,6 +16,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -81,7 +82,7 @@ class Ledger:
     def __init__(self, folder: Path, recipe: str, earlier: str = "", *, verify: bool = False) -> None:
         self.path, self.recipe, self.earlier, self.verify = folder / NAME, recipe, earlier or recipe, verify
         self._starts = folder / _STARTED
-        self.written: set[Path] = set()  # every file of an earlier run
+        self.written: set[str] = set()  # every file of an earlier run
         self.entries: dict[str, dict[str, Any]] = {}
         self._begun: dict[str, list[dict[str, Any]]] = {}
         self._synced = 0.0
@@ -98,7 +99,7 @@ class Ledger:
 
     def _claim(self, mask: str) -> None:
         if mask:
-            self.written |= {Path(mask), *all_beside(Path(mask))}
+            self.written.update((mask, *all_beside(mask)))
 
     def finished(self, file: Path, target: Path) -> dict[str, Any] | None:
         """Entry of a file that was done with this recipe, is unchanged, and whose mask is still there."""
@@ -142,8 +143,7 @@ class Ledger:
     def sweep(self) -> None:
         """Remove what a kill left half-written beside the masks that were begun."""
         for line in itertools.chain.from_iterable(self._begun.values()):
-            mask = Path(line["mask"])
-            for target in (mask, *all_beside(mask)):
+            for target in map(Path, (line["mask"], *all_beside(line["mask"]))):
                 for part in target.parent.glob(f".????????-{glob.escape(target.name[-60:])}"):
                     remove = shutil.rmtree if part.is_dir() else os.unlink
                     with contextlib.suppress(OSError):
@@ -209,10 +209,17 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """Whole lines of a ledger; one cut short by a kill is left out."""
     if not path.is_file():
         return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-            if isinstance(entry["file"], str) and isinstance(entry["mask"], str):
-                yield entry
-        except (ValueError, KeyError, TypeError):
-            continue
+    read = json.JSONDecoder(object_pairs_hook=_sharing_keys).decode
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        for line in stream:
+            try:
+                entry = read(line)
+                if isinstance(entry["file"], str) and isinstance(entry["mask"], str):
+                    yield entry
+            except (ValueError, KeyError, TypeError):
+                continue
+
+
+def _sharing_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Every entry with the same texts for its keys, which take less room than each its own."""
+    return {sys.intern(key): value for key, value in pairs}

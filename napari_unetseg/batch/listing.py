@@ -46,19 +46,21 @@ def list_files(inputs: Inputs, out: Path) -> list[Path]:
     return list(files)
 
 
-def without(files: Sequence[Path], written: Iterable[Path]) -> list[Path]:
+def without(files: Sequence[Path], written: Iterable[str]) -> list[Path]:
     """Files that no earlier run has written; all of them where nothing else was given."""
-    ours = {_place(path) for path in written}
-    return [file for file in files if _place(file) not in ours] or list(files)
+    homes = {_real(str(file.parent)) for file in files}
+    ours = {_place(path) for path in written if _real(os.path.dirname(path)) in homes}
+    return [file for file in files if _place(str(file)) not in ours] or list(files)
 
 
-def _place(path: Path) -> str:
+def _place(path: str) -> str:
     """Where a file is, links among its folders followed, but not itself."""
-    return os.path.join(_real(path.parent), path.name)
+    folder, name = os.path.split(path)
+    return os.path.join(_real(folder), name)
 
 
 @functools.lru_cache(maxsize=4096)
-def _real(folder: Path) -> str:
+def _real(folder: str) -> str:
     return os.path.realpath(folder)
 
 
@@ -71,7 +73,7 @@ def _expand(one: str | Path, out: Path) -> list[Path]:
             if "no image" in error.message:  # another input may hold some
                 return []
             raise
-        return found if _real(path) == _real(out) else _outside(found, out)
+        return found if _real(str(path)) == _real(str(out)) else _outside(found, out)
     if path.suffix.lower() in _LISTS and path.is_file():
         return _read_list(path, out)
     if os.path.lexists(path):
@@ -82,8 +84,8 @@ def _expand(one: str | Path, out: Path) -> list[Path]:
 
 
 def _outside(files: Iterable[Path], out: Path) -> list[Path]:
-    inside = _real(out) + os.sep
-    return [file for file in map(_absolute, files) if not _place(file).startswith(inside)]
+    inside = _real(str(out)) + os.sep
+    return [file for file in map(_absolute, files) if not _place(str(file)).startswith(inside)]
 
 
 def _found(matches: Iterable[str]) -> list[Path]:
@@ -119,7 +121,7 @@ def _absolute(path: str | Path) -> Path:
     return Path(os.path.abspath(Path(path).expanduser()))  # not resolve(): a link is called by its own name
 
 
-def place_masks(files: Sequence[Path], folder: Path, written: Collection[Path], nameless: bool = False) -> list[Path]:
+def place_masks(files: Sequence[Path], folder: Path, written: Collection[str], nameless: bool = False) -> list[Path]:
     """Where each mask goes: the input's own path below the common folder, unique, and never on a file not `written`.
 
     With `nameless`, no mask goes out in a format that names the patient.
@@ -128,7 +130,7 @@ def place_masks(files: Sequence[Path], folder: Path, written: Collection[Path], 
     taken: set[Path] = set(files)
 
     def free(path: Path) -> bool:
-        return path not in taken and (path in written or not os.path.lexists(path))
+        return path not in taken and (str(path) in written or not os.path.lexists(path))
 
     targets = []
     for file in files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,15 +95,16 @@ class Job:
 
 def beside(target: Path, suffix: str) -> Path:
     """File for floats beside a mask: PNG and DICOM-SEG cannot hold them, TIFF and NIfTI can."""
-    return all_beside(target, (suffix,))[0]
+    return Path(all_beside(str(target), (suffix,))[0])
 
 
-def all_beside(target: Path, suffixes: Sequence[str] = FLOATS) -> list[Path]:
-    """Files for floats beside a mask; its name is taken apart once, for a ledger may have a million."""
-    name = stem(target)
-    end = target.name[len(name) :]
+def all_beside(target: str, suffixes: Sequence[str] = FLOATS) -> list[str]:
+    """Files for floats beside a mask; as text, and its name taken apart once, for a ledger may have a million."""
+    folder, file = os.path.split(target)
+    name = stem(Path(target))
+    end = file[len(name) :]
     end = {".png": ".tif", ".dcm": ".nii.gz"}.get(end.lower(), end)
-    return [target.with_name(name + suffix + end) for suffix in suffixes]
+    return [os.path.join(folder, name + suffix + end) for suffix in suffixes]
 
 
 def thumbnail(target: Path, folder: Path) -> Path:

@@ -8,6 +8,7 @@ beside them, one line a file, lets a second run redo only what changed. One bad 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -125,7 +126,7 @@ class _Run:
         entries, sheet = self.ledger.entries, folder / SHEET
         theirs = sheet.exists() and (not entries or str(sheet) in entries)
         self.sheet = None if theirs else sheet
-        self.files = without(files, {*written, *([self.sheet] if self.sheet else [])})
+        self.files = without(files, itertools.chain(written, [str(self.sheet)] if self.sheet else []))
         self.targets = place_masks(self.files, folder, written, segmenter.outputs.nameless)
         self.jobs: list[Job] = []
         self.rows: dict[Path, Entry] = {}
