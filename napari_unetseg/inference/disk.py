@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import torch
 
 from napari_unetseg.data.normalise import Intensities, about, measure_slabs
 from napari_unetseg.errors import OutOfMemory, PlanError
@@ -19,7 +20,7 @@ from napari_unetseg.events import Control, Event, Note, Started, verb
 from napari_unetseg.inference.ensemble import Ensemble
 from napari_unetseg.inference.ledger import Ledger
 from napari_unetseg.inference.looks import LABELS, Looks
-from napari_unetseg.inference.memory import ceiling, release, used_memory, watched
+from napari_unetseg.inference.memory import ceiling, free_memory, release, used_memory, watched
 from napari_unetseg.inference.sliding import check_image, interruptible, poll
 from napari_unetseg.inference.streaming import Sheets, Unit
 from napari_unetseg.io import create_lazy, open_lazy
@@ -35,6 +36,8 @@ _STEPS = 24  # bytes a voxel that post-processing needs at its worst: numbers of
 _NET = 2**30  # set aside for a tile in the net where the system does not say what it takes
 _NEAR = 0.9  # of the ceiling: from there on freed memory is given back after every row
 _SHARE = 0.7  # of what is left for bands: allocators keep some for themselves
+_LEEWAY = 1.05  # for strips that were begun: what the program holds besides is not the same twice
+_SUMS = {"float32": torch.float32, "float16": torch.float16}
 
 
 def fits_in_memory(image: LazyVolume, plan: Plan, memory: int | None = None) -> bool:
@@ -111,8 +114,10 @@ def predict_file(
     with about(name):
         intensities = {how: _measured(source, each, control) for how, each in plans.items()}
     looks = Looks.of(ensemble, intensities, source.geometry.spacing, layers)
-    sheets = Sheets.of(looks, source, int(_SHARE * (most - _taken_by_nets(looks, source, control))))
-    ledger = Ledger.open(out, _recipe(ensemble, source, sheets))
+    ledger = Ledger.open(out, _recipe(ensemble, source, looks))
+    room = most - _taken_by_nets(looks, source, control)
+    spare = 0 if _allowed(plan, memory) is not None else free_memory() // 2  # which the ceiling leaves to others
+    sheets = _sheets(ledger, looks, source, int(_SHARE * room), int(_LEEWAY * _SHARE * (room + spare)))
     notes = (
         f"{name}: {len(sheets.strips)} strip{'s' * (len(sheets.strips) != 1)} of tiles in "
         f"{sheets.nbytes / 2**20:.0f} MiB beside the net.",
@@ -200,13 +205,26 @@ def _taken_by_nets(looks: Looks, source: LazyVolume, control: Control | None) ->
     return most
 
 
-def _recipe(ensemble: Ensemble, source: LazyVolume, sheets: Sheets) -> str:
-    """Hash of all that decides the finished parts."""
+def _sheets(ledger: Ledger, looks: Looks, source: LazyVolume, budget: int, most: int) -> Sheets:
+    """As few strips as `budget` bytes allow; those of a mask that was begun while they need no more than `most`."""
+    if ledger.done:
+        number, sums = ledger.strips
+        begun = Sheets.divided(looks, source, number, _SUMS[sums]) if number > 0 and sums in _SUMS else None
+        if begun is not None and begun.nbytes <= most:
+            return begun
+        ledger.begin_anew()
+    sheets = Sheets.of(looks, source, budget)
+    ledger.strips = len(sheets.strips), next(name for name, sums in _SUMS.items() if sums == sheets.sums)
+    return sheets
+
+
+def _recipe(ensemble: Ensemble, source: LazyVolume, looks: Looks) -> str:
+    """Hash of all that decides the finished parts, but for the strips that they are of."""
     state = source.path.stat()
     nets = [(model.id, model.plan.deciding()) for model in ensemble.models]
     facts = (nets, source.path.name, state.st_size, state.st_mtime_ns, source.shape)
-    how = (sheets.looks.symmetries, sheets.looks.dropout_passes, sheets.looks.layers)
-    return hashlib.sha256(repr((facts, how, sheets.grid, sheets.strips)).encode()).hexdigest()[:16]
+    how = (looks.symmetries, looks.dropout_passes, looks.layers, looks.grid(source.spatial))
+    return hashlib.sha256(repr((facts, how)).encode()).hexdigest()[:16]
 
 
 def _write(out: Path, raw: RawFile, source: LazyVolume, plan: Plan, control: Control | None) -> None:

@@ -27,7 +27,7 @@ _SYNC = 1.0  # seconds of work that a kill may cost, besides the rows in hand
 
 @dataclass
 class Ledger:
-    """Which parts of a mask are finished: a line with the recipe, then one a part.
+    """Which parts of a mask are finished: a line with the recipe and the number of strips, then one a part.
 
     Attributes
     ----------
@@ -37,11 +37,14 @@ class Ledger:
         Hash of all that decides it.
     done : set of Unit
         What need not be made again.
+    strips : (int, str)
+        Number of strips that the parts are of, and type of the sums.
     """
 
     out: Path
     recipe: str
     done: set[Unit] = field(default_factory=set)
+    strips: tuple[int, str] = (0, "")
     _new: list[Unit] = field(default_factory=list)
     _kinds: tuple[str, ...] = ()
     _synced: float = field(default_factory=time.monotonic)
@@ -52,15 +55,22 @@ class Ledger:
         ledger = cls(out, recipe)
         try:
             lines = ledger.path.read_text(encoding="utf-8").splitlines()
-            if ledger.scratch(LABELS).is_file() and lines and json.loads(lines[0]) == {"recipe": recipe}:
+            head = json.loads(lines[0]) if lines and ledger.scratch(LABELS).is_file() else {}
+            if head.get("recipe") == recipe:
+                ledger.strips = (int(head["strips"]), str(head["sums"]))
                 for line in lines[1:]:
                     plane, strip, row = json.loads(line)
                     ledger.done.add((plane, strip, row))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             pass  # no ledger, or a last line that a kill cut short
         if not ledger.done:
             ledger.remove()
         return ledger
+
+    def begin_anew(self) -> None:
+        """Forget what is finished."""
+        self.done.clear()
+        self.remove()
 
     @property
     def path(self) -> Path:
@@ -78,8 +88,9 @@ class Ledger:
             if self.done:
                 return {kind: RawFile(self.scratch(kind), 0, shape, np.uint8) for kind, shape in shapes.items()}
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            head = {"recipe": self.recipe, "strips": self.strips[0], "sums": self.strips[1]}
             made = {kind: RawFile.make(self.scratch(kind), 0, shape, np.uint8) for kind, shape in shapes.items()}
-            self.path.write_text(json.dumps({"recipe": self.recipe}) + "\n", encoding="utf-8")
+            self.path.write_text(json.dumps(head) + "\n", encoding="utf-8")
         except OSError as error:
             self.remove()
             raise self._failed(error) from error

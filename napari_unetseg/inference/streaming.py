@@ -107,20 +107,26 @@ class Sheets:
         OutOfMemory
             Where not even strips of one tile would do.
         """
-        grid = looks.grid(source.shape[1:])
-        columns = len(grid.axes[1].starts)
+        columns = len(looks.grid(source.shape[1:]).axes[1].starts)
         for number in sorted({*range(1, min(columns, 8) + 1), *(2**n for n in range(4, 16)), columns}):
             if number > columns:
                 break
-            strips = tuple(_strip(grid, part) for part in np.array_split(np.arange(columns), number))
             for sums in (torch.float32, torch.float16):
-                sheets = cls(looks, source, grid, strips, sums)
+                sheets = cls.divided(looks, source, number, sums)
                 if sheets.nbytes <= budget:
                     return sheets
         raise OutOfMemory(
             f"The memory allowed is {_mib(sheets.nbytes - budget)} MiB short of what one strip of tiles needs.",
             hint=f"Allow at least {_mib(sheets.nbytes - budget)} MiB more, or give smaller tiles (inference.tile).",
         )
+
+    @classmethod
+    def divided(cls, looks: Looks, source: Source, number: int, sums: torch.dtype) -> Sheets:
+        """Divide the image into so many strips, at most one a column of tiles."""
+        grid = looks.grid(source.shape[1:])
+        columns = np.arange(len(grid.axes[1].starts))
+        strips = tuple(_strip(grid, part) for part in np.array_split(columns, min(number, len(columns))))
+        return cls(looks, source, grid, strips, sums)
 
     @property
     def nbytes(self) -> int:

@@ -16,10 +16,12 @@ import torch
 from napari_unetseg.errors import ModelError, OutOfMemory, Stopped
 from napari_unetseg.events import Control, Note, Started, TileDone
 from napari_unetseg.inference import Ensemble, predict_doubt
-from napari_unetseg.inference.disk import fits_in_memory, predict_file
-from napari_unetseg.inference.looks import LAYERS
+from napari_unetseg.inference.disk import _sheets, fits_in_memory, predict_file
+from napari_unetseg.inference.ledger import Ledger
+from napari_unetseg.inference.looks import LAYERS, Looks
 from napari_unetseg.inference.memory import used_memory
 from napari_unetseg.inference.sliding import predict
+from napari_unetseg.inference.streaming import Sheets
 from napari_unetseg.io import open_lazy, read, read_labels, write
 from napari_unetseg.nets import Model, build
 from napari_unetseg.plan import Plan
@@ -93,6 +95,34 @@ def test_goes_on_where_it_was_stopped(tmp_path):
     assert total + seen <= whole * 1.5  # a row of tiles is done again, to fill the band
     np.testing.assert_array_equal(read_labels(out).data, read_labels(tmp_path / "whole.nii").data)
     assert not ledger.exists()
+
+
+def test_goes_on_with_the_strips_that_were_begun_whatever_memory_is_free_now(tmp_path, monkeypatch):
+    image, out, net = scan(tmp_path / "scan.tif", (90, 130)), tmp_path / "mask.tif", model()
+    with monkeypatch.context() as busy:
+        busy.setattr(Sheets, "of", lambda looks, source, budget: Sheets.divided(looks, source, 3, torch.float32))
+        stopped_half_way(net, image, out)
+    events = list(predict_file.events(net, image, out))
+    assert events[0].notes[0].startswith("scan.tif: 3 strips")
+    assert any(isinstance(event, Note) and "goes on from" in event.text for event in events)
+    whole = predict_file(net, image, tmp_path / "whole.tif")
+    np.testing.assert_array_equal(read_labels(out).data, read_labels(whole).data)
+
+
+def test_strips_that_need_more_than_may_be_held_are_not_gone_on_with(tmp_path):
+    image, net = open_lazy(scan(tmp_path / "scan.tif", (90, 130))), model()
+    looks = Looks.of(Ensemble.of([net]), {net.plan.normalisation: None}, (1.0, 1.0), {})
+    one, three = (Sheets.divided(looks, image, number, torch.float32) for number in (1, 3))
+
+    def begun(strips, most):
+        ledger = Ledger(tmp_path / "mask.tif", "recipe", {(0, 0, 0)}, strips)
+        sheets = _sheets(ledger, looks, image, three.nbytes, most)
+        assert ledger.strips[0] == len(sheets.strips)
+        return bool(ledger.done), sheets.strips == one.strips
+
+    assert begun((1, "float32"), one.nbytes) == (True, True)
+    assert begun((1, "float32"), one.nbytes - 1) == (False, False)
+    assert begun((-1, "float32"), one.nbytes) == begun((1, "pickle"), one.nbytes) == (False, False)
 
 
 def test_layers_go_on_too_and_not_from_labels_alone(tmp_path):
