@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -57,21 +56,30 @@ class Doubts:
 
     def __init__(self) -> None:
         self._known: list[float] = []
+        self._judged, self._fence = 0, UNCERTAIN
 
     def flagged(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         """The entry of one more file, with the flag ``uncertain`` where it stands out from those so far, if not few."""
         if entry.get("doubt") is not None:
-            bisect.insort(self._known, entry["doubt"])
+            self._known.append(entry["doubt"])
+            # at each file while they are few, then so seldom that a million of them cost seconds
+            if len(self._known) > 1.01 * self._judged:
+                self._judge()
         return self._marked(entry, few=False)
 
     def settled(self, entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Entries at the end of the run, each held against all files."""
+        self._judge()
         return [self._marked(entry) for entry in entries]
+
+    def _judge(self) -> None:
+        self._known.sort()
+        self._judged, self._fence = len(self._known), _fence(self._known)
 
     def _marked(self, entry: Mapping[str, Any], few: bool = True) -> dict[str, Any]:
         rest = [flag for flag in entry.get("flags") or () if flag != "uncertain"]
         judged = entry.get("doubt") is not None and (few or len(self._known) >= _FEW)
-        stands_out = judged and entry["doubt"] > _fence(self._known)
+        stands_out = judged and entry["doubt"] > self._fence
         return {**entry, "flags": [*rest, "uncertain"] if stands_out else rest}
 
 
