@@ -257,6 +257,15 @@ def test_closing_ends_the_process_and_removes_its_arrays(project):
     engine.close()
 
 
+def test_closing_before_the_worker_has_begun_to_listen_scares_nobody(caplog):
+    engine = Engine()
+    engine.start()
+    process = engine._worker._process
+    engine.close(grace=0.0)
+    assert process.poll() is not None
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 @posix
 def test_the_worker_ends_when_its_window_is_killed(project):
     code = """

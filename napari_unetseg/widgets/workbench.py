@@ -309,6 +309,14 @@ class Workbench(QWidget):
             self.context.do(self.workspace.check_held)
         return False
 
+    def changeEvent(self, event: Any) -> None:
+        """Close the project, and all else, when napari takes the widget out of its dock: its × was pressed."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None and not self._shut.done:
+            self.context.bridge.remember_view()
+            self.context.do(self.workspace.close_project)  # and its layers go, for nobody would keep what is painted
+            self.shutdown()
+
     def shutdown(self) -> None:
         """Journal the last stroke, release the project and end the engine; the widget is of no use afterwards."""
         with contextlib.suppress(RuntimeError):  # Qt may have taken the timer with it already
@@ -328,7 +336,9 @@ class _Shut:
             return
         self.done = True
         context, jobs, workspace = self._parts
-        self._parts.clear()  # the application holds this object until it ends
+        self._parts.clear()
+        with contextlib.suppress(RuntimeError, TypeError):  # it may be gone already
+            QApplication.instance().aboutToQuit.disconnect(self)
         context.close()
         for name in SIGNALS:
             getattr(workspace, name).disconnect()
