@@ -125,9 +125,9 @@ class TileDone(Event):
 
 @dataclass(frozen=True)
 class FileDone(Event):
-    """One file of a folder is over: ``done``, ``skipped`` (was done), ``kept`` (corrected by hand) or ``failed``.
+    """One file of a folder is over: ``done``, ``done before``, ``kept`` (corrected by hand) or ``failed``.
 
-    `rate` counts files a second, those skipped left out; `flags` are reasons to look at the mask, `doubt` is that of
+    `rate` counts files a second, those done before left out; `flags` are reasons to look at the mask, `doubt` is that of
     the net, 0 sure to 1 undecided, and `mask` the file that was written.
     """
 

@@ -54,6 +54,9 @@ def test_a_row_a_class_and_object_in_physical_units(files, command):
         ("cell", "0"), ("cell", "1"), ("cell", "2"), ("debris", "0"), ("debris", "3"),
     ]  # fmt: skip
     assert float(rows[4]["area"]) == 12 * 0.25
+    assert all(
+        len(text.lstrip("-").replace(".", "").lstrip("0")) <= 6 for row in rows for text in row.values() if "." in text
+    )
     assert (float(rows[4]["centroid_y"]), float(rows[4]["centroid_x"])) == (1.0, 1.25)
     assert float(rows[4]["mean"]) == np.mean([60 * y + x for y in range(1, 4) for x in range(1, 5)])
 

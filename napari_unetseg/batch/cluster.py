@@ -263,7 +263,7 @@ class Computers:
 
     def _lost(self) -> UnetSegError:
         return UnetSegError(
-            "The Dask cluster was lost.", hint="Run the same command again; files that are done are skipped."
+            "The Dask cluster was lost.", hint="Run the same command again; finished files are not done again."
         )
 
 

@@ -195,7 +195,7 @@ class Ledger:
         except OSError as error:
             raise WriteError(
                 f"The ledger {path} cannot be written: {error.strerror or error}.",
-                hint="Free some space and run the same command again; finished files are skipped.",
+                hint="Free some space and run the same command again; finished files are not done again.",
             ) from error
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from napari_unetseg.batch.outputs import thumbnail
 from napari_unetseg.io import atomic_write
+from napari_unetseg.palette import PALETTE
 
 __all__ = ["write_report"]
 
@@ -23,7 +24,8 @@ h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}.facts{display:flex;flex
 figure{margin:0;width:150px;font-size:12px;overflow-wrap:anywhere}figure img,.none{width:150px;height:150px;
 object-fit:contain;background:#eee;display:block}table{border-collapse:collapse;width:100%;font-size:13px}
 th,td{text-align:left;padding:.25rem .6rem .25rem 0;border-bottom:1px solid #ddd;vertical-align:top}
-td.n,th.n{text-align:right}.failed{color:#b00020}.flagged{color:#8a5200}
+.legend span{margin-right:1.2rem}.legend i{font-style:normal}td.n,th.n{text-align:right}
+.failed{color:#b00020}.flagged{color:#8a5200}
 @media(prefers-color-scheme:dark){body{color:#ddd;background:#1c1c1e}th,td{border-color:#444}.failed{color:#ff8a80}
 .flagged{color:#ffb74d}figure img,.none{background:#333}}
 """
@@ -60,6 +62,7 @@ def _page(folder: Path, entries: Sequence[Mapping[str, Any]], run: Mapping[str, 
             '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
             f"<title>{_text(title)}</title><style>{_STYLE}</style><h1>{_text(title)}</h1>",
             f'<div class="facts">{"".join(_facts(entries, run))}</div>',
+            f'<p class="legend">{"".join(_legend(run["classes"]))}</p>',
             f"<p>{_text(run['undecided'])}</p>" if run.get("undecided") else "",
             f'<h2>Worst first{some}</h2><div class="sheet">',
             *(_figure(entry, folder) for entry in pictured),
@@ -82,12 +85,18 @@ def _facts(entries: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> Iter
         "failed": run["failed"],
         **{said: count[flag] for flag, said in _FLAGS.items()},
         "model": models,
-        "classes": ", ".join(run["classes"][1:]),
         "device": run["device"],
         "files a second": run.get("files_a_second", ""),
         "written": run["written"],
     }
-    return (f"<div><b>{_text(value)}</b>{_text(name)}</div>" for name, value in facts.items())
+    return (f"<div><b>{_text(value)}</b>{_text(name)}</div>" for name, value in facts.items() if value != "")
+
+
+def _legend(classes: Sequence[str]) -> Iterable[str]:
+    """Each class but the background with the colour that it has in the pictures."""
+    for index, name in enumerate(classes[1:], start=1):
+        # a sign rather than a background, which is not printed
+        yield f'<span><i style="color:{PALETTE[index % len(PALETTE)]}">■ </i>{_text(name)}</span>'
 
 
 def _figure(entry: Mapping[str, Any], folder: Path) -> str:

@@ -61,7 +61,7 @@ def segment_folder(
     outputs : Outputs
         What else to write.
     control : Control, optional
-        To stop it, within a tile; finished files stay and are skipped the next time.
+        To stop it, within a tile; finished files stay and are not done again the next time.
     failed_only : bool
         Only try again what failed in an earlier run; all other rows stay as they are.
     cluster : Cluster, optional
@@ -142,12 +142,12 @@ class _Run:
                 return
             begin = time.monotonic()
             if self.failed_only and not self.ledger.failed(file):
-                entry, status = self.ledger.entries.get(str(file)), "skipped"
+                entry, status = self.ledger.entries.get(str(file)), "done before"
                 if entry is None:  # was never tried
                     self._total -= 1
                     continue
             elif (entry := self.ledger.finished(file, target)) is not None:
-                status = "skipped"
+                status = "done before"
             elif self.ledger.corrected(file, target):
                 entry = keep(self.ledger.entries[str(file)], target, self.segmenter.ensemble.classes)
                 status = entry["status"]
@@ -178,7 +178,7 @@ class _Run:
         except WriteError as error:
             raise WriteError(
                 f"{error.message} The run stopped after {len(self.rows)} of {self._total} files.",
-                hint="Free some space and run the same command again; finished files are skipped.",
+                hint="Free some space and run the same command again; finished files are not done again.",
             ) from error
 
     def _done(self, file: Path, entry: Mapping[str, Any], status: str, seconds: float) -> FileDone:
@@ -216,7 +216,7 @@ class _Run:
         worst = worst_first(entries)
         write_report(self.folder, worst, run)
         if self.sheet is not None:
-            contact_sheet(self.sheet, worst, self.folder)
+            contact_sheet(self.sheet, worst, self.folder, run["classes"])
         return rows
 
 

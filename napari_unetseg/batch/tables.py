@@ -14,6 +14,7 @@ from typing import Any
 import napari_unetseg
 from napari_unetseg.batch.work import Segmenter
 from napari_unetseg.io import atomic_write
+from napari_unetseg.postprocess.table import short
 
 __all__ = ["COLUMNS", "append_rows", "rows_of", "write_run", "write_table"]
 
@@ -43,7 +44,7 @@ def write_table(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
             writer = csv.DictWriter(stream, COLUMNS)
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(map(short, rows))
 
     atomic_write(folder / "table.csv", fill)
 
@@ -54,7 +55,7 @@ def append_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         contextlib.suppress(OSError),  # somebody may be looking at it
         (folder / "table.csv").open("a", newline="", encoding="utf-8", errors="backslashreplace") as stream,
     ):
-        csv.DictWriter(stream, COLUMNS).writerows(rows)
+        csv.DictWriter(stream, COLUMNS).writerows(map(short, rows))
 
 
 def write_run(

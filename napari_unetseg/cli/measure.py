@@ -23,7 +23,9 @@ def measure(
     mask: Annotated[Path, typer.Argument(help="Mask file: 0 background, 1.. classes.")],
     image: Annotated[Path | None, typer.Option(help="Image it is of, for the intensities.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Table to write, *.csv.")] = None,
-    classes: Annotated[str | None, typer.Option(help="Names of the classes from 1, such as liver,tumour.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Names of the classes from 1, such as liver,tumour; else the file's.")
+    ] = None,
     objects: Annotated[Path | None, typer.Option(help="Label file with numbers of the objects.")] = None,
     numbered: Annotated[bool, typer.Option("--numbered", help="The mask itself numbers objects of one class.")] = False,
     split: Annotated[bool, typer.Option("--split", help="Split touching objects before they are measured.")] = False,
@@ -48,7 +50,9 @@ def measure(
         instances, labels = labels.data, replace(labels, data=(labels.data > 0).astype(np.uint8))
     elif split:
         instances = apply_steps(labels.data, ["split-touching"], labels.geometry.spacing)
-    names = None if classes is None else ["background", *(name.strip() for name in classes.split(","))]
+    names = None if numbered else labels.header.get("classes")
+    if classes is not None:
+        names = ["background", *(name.strip() for name in classes.split(","))]
     rows = measure_volume(labels, names, volume, instances)
     if out is not None:
         write_rows(out, rows)

@@ -86,7 +86,7 @@ def _left_alone(events: Generator[Event, None, R], files: set[str]) -> Generator
     """The same events; the files that an earlier run, or somebody by hand, had done are added to `files`."""
     run = Running(events)
     for event in run:
-        if isinstance(event, FileDone) and event.status in ("skipped", "kept"):
+        if isinstance(event, FileDone) and event.status in ("done before", "kept"):
             files.add(event.file)
         yield event
     return run.result

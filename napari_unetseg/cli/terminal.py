@@ -31,6 +31,7 @@ __all__ = ["errors", "run", "table"]
 R = TypeVar("R")
 
 _FEW = 50  # files that are named one by one
+_NAMED = 5  # of those that failed for the same reason
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 _out = Console(highlight=False, soft_wrap=True)
@@ -44,6 +45,7 @@ def run(events: Generator[Event, None, R], control: Control) -> R:
         line = _Line(progress, bar)
         for event in (run := Running(events)):
             line.show(event)
+        line.say_alike()
         return run.result
 
 
@@ -54,6 +56,7 @@ class _Line:
         self.progress, self.bar = progress, bar
         self._said = 0.0
         self._begin = time.monotonic()
+        self._alike: dict[str, list[str]] = {}  # errors, and the files that have them
 
     def show(self, event: Event) -> None:
         """Show one event."""
@@ -83,13 +86,22 @@ class _Line:
 
     def _show_file(self, event: FileDone) -> None:
         """Show a file that is over: named where there is something to be said, or where files are few."""
-        done = event.index + 1
-        if event.error or event.flags or event.total <= _FEW:
-            name = event.file.replace("\\", "/").rsplit("/", 1)[-1]
+        done, name = event.index + 1, event.file.replace("\\", "/").rsplit("/", 1)[-1]
+        alike = self._alike.setdefault(event.error.replace(name, ""), []) if event.error else []
+        alike.append(name)
+        if (event.error or event.flags or event.total <= _FEW) and len(alike) == 1:
             said = f" - {event.error}" if event.error else f" ({', '.join(event.flags)})" if event.flags else ""
             errors.print(f"  {done}/{event.total} {name}: {event.status}{said}", markup=False)
         rate = f", {event.rate:.3g} files/s" if event.rate else ""
         self._set(f"file {done}/{event.total}{rate}", done / event.total, event.left, time.monotonic() - self._begin)
+
+    def say_alike(self) -> None:
+        """Say how many more files failed for a reason that was said of the first of them."""
+        for first, *others in self._alike.values():
+            if others:
+                names = ", ".join(others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
+                errors.print(f"  {len(others)} more failed as {first} did: {names}", markup=False)
+        self._alike.clear()
 
     def _set(self, what: str, share: float, left: float, seconds: float | None) -> None:
         self.progress.update(self.bar, description=what, completed=share, left=_time_left(left))

@@ -162,7 +162,7 @@ def compare_nets(
             break
         file = folder / _RUNS / f"{net.replace(':', '--')}_fold{fold}.json"
         key = _fingerprint(study, net, fold)
-        run, status = _finished(file, key), "skipped"
+        run, status = _finished(file, key), "done before"
         if run is None:
             run = yield from _run(study, net, fold, control)
             if run is None:

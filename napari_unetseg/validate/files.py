@@ -33,7 +33,8 @@ def score_files(
     Returns
     -------
     dict
-        ``cases`` (a list with ``name, unit, classes``) and ``mean`` per class.
+        ``cases`` (a list with ``name, unit, classes``) and ``mean`` per class, called as the files call it (DICOM-SEG)
+        or by its label.
 
     Raises
     ------
@@ -55,7 +56,8 @@ def score_files(
         pred, target = _same_values(ours, theirs)
         scores = compare_masks(pred, target, step, membranes=membranes)
         unit = "given" if spacing else theirs.geometry.unit
-        cases.append({"name": name, "unit": unit, "classes": scores})
+        names = _names(ours, theirs)
+        cases.append({"name": name, "unit": unit, "classes": {names.get(c, c): found for c, found in scores.items()}})
     return {"cases": cases, "mean": mean_scores(case["classes"] for case in cases)}
 
 
@@ -76,6 +78,14 @@ def _pairs(mask: Path, truth: Path) -> list[tuple[str, Path, Path]]:
             f"No file in {mask.name} has the name of one in {truth.name}.", hint="Masks and truths are paired by name."
         )
     return [(name, ours[name], theirs[name]) for name in both]
+
+
+def _names(mask: LabelVolume, truth: LabelVolume) -> dict[str, str]:
+    """Names of the label values, as far as the files have any and do not contradict each other."""
+    ours, theirs = (dict(enumerate(one.header.get("classes", ()))) for one in (mask, truth))
+    if any(ours[value] != theirs[value] for value in ours.keys() & theirs.keys()):
+        return {}
+    return {str(value): name for value, name in (ours | theirs).items()}
 
 
 def _same_values(mask: LabelVolume, truth: LabelVolume) -> tuple[np.ndarray, np.ndarray]:

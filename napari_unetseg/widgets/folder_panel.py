@@ -173,7 +173,7 @@ class FolderPanel(Panel):
     def _paint(self, _: Any = None) -> None:
         """Colour what deserves a look, as the theme has it."""
         rows = self.context.workspace.folder_rows
-        for item in (self.rows.topLevelItem(index) for index in range(self.rows.topLevelItemCount())):
+        for item in filter(None, map(self.rows.topLevelItem, range(self.rows.topLevelItemCount()))):
             self._paint_item(item, rows[item.data(0, Qt.ItemDataRole.UserRole)])
 
     def _paint_item(self, item: QTreeWidgetItem, row: dict[str, Any]) -> None:

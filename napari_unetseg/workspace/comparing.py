@@ -92,7 +92,7 @@ class Comparing(Learning):
 
     def _comparison_filedone(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
         job["done"], job["total"] = event["index"] + 1, max(1, event["total"])
-        words = {"skipped": "was done before", "failed": f"failed: {event['error']}"}.get(event["status"], "is done")
+        words = f"failed: {event['error']}" if event["status"] == "failed" else f"is {event['status']}"
         said = f"{event['file']} {words}."
         if event["status"] == "failed":
             self.message.emit(Message(said, level="warning"))

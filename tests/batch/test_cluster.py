@@ -43,7 +43,7 @@ def test_a_worker_that_dies_has_its_files_redone_and_nothing_twice(model, many, 
     assert len((tmp_path / "out" / "ledger.jsonl").read_text().splitlines()) == 30
     assert not list((tmp_path / "out").glob(".models-*"))
     again = segment_folder.events(folder, model, tmp_path / "out")
-    assert Counter(e.status for e in again if isinstance(e, FileDone)) == {"skipped": 28, "failed": 2}
+    assert Counter(e.status for e in again if isinstance(e, FileDone)) == {"done before": 28, "failed": 2}
 
 
 def test_files_whose_rows_were_lost_are_handed_out_again(model, many, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from napari_unetseg.cli import terminal
 from napari_unetseg.cli.segment import _said, read_size
-from napari_unetseg.events import FileDone, Started
+from napari_unetseg.events import Control, FileDone, Started
 
 
 def test_a_list_with_a_missing_file_is_exit_code_1_and_may_be_tried_again(cli, model, many, tmp_path):
@@ -27,7 +27,7 @@ def test_a_list_with_a_missing_file_is_exit_code_1_and_may_be_tried_again(cli, m
         0,
         f"1 of 3 files segmented now, 2 before; masks and table.csv are in {out}",
     )
-    assert err.count("skipped") == 2
+    assert err.count("done before") == 2
     found = json.loads(cli(*words, "--failed-only", "--json")[1])
     assert (found["files"], found["before"], found["failed"]) == (3, 3, 0)
 
@@ -79,3 +79,21 @@ def test_of_many_files_only_those_are_named_that_need_a_look(capsys, monkeypatch
     said = capsys.readouterr().err.splitlines()
     assert said == ["segmenting 100 files on cpu", "  8/100 7.tif: failed - It is cut.", "  10/100 9.tif: done (empty)"]
     assert (shown.description, shown.fields["left"]) == ("file 100/100, 4 files/s", "0:09 left")
+
+
+def test_what_is_wrong_with_many_files_is_said_once(capsys, monkeypatch):
+    monkeypatch.setattr(terminal.errors, "_width", 200)
+
+    def run():
+        for index in range(9):
+            name = f"{index}.tif"
+            error = f"{name} has 1 channel." if index != 3 else f"{name} is cut."
+            yield FileDone(index, 9, f"/x/{name}", "failed" if index else "done before", error if index else "")
+
+    terminal.run(run(), Control())
+    assert [line for line in capsys.readouterr().err.splitlines() if line.strip()] == [
+        "  1/9 0.tif: done before",
+        "  2/9 1.tif: failed - 1.tif has 1 channel.",
+        "  4/9 3.tif: failed - 3.tif is cut.",
+        "  6 more failed as 1.tif did: 2.tif, 4.tif, 5.tif, 6.tif, 7.tif, ...",
+    ]

@@ -14,7 +14,9 @@ from napari_unetseg.batch import segment_folder
 from napari_unetseg.batch.quality import Doubts, look_at, undecided, worst_first
 from napari_unetseg.batch.report import write_report
 from napari_unetseg.batch.run import SHEET
+from napari_unetseg.batch.thumbnails import contact_sheet
 from napari_unetseg.nets import Model
+from napari_unetseg.palette import PALETTE
 
 
 def probability(p):
@@ -105,6 +107,20 @@ def test_the_report_stands_alone_and_shows_the_worst_first(model, many, tmp_path
     assert (out / "report.html").stat().st_mtime_ns > before
     assert (out / "report.html").read_text(encoding="utf-8").count("data:image/jpeg") == 3
     assert len(again) == 4
+
+
+def test_classes_are_named_in_the_colours_of_the_pictures(tmp_path):
+    classes = ["background", "cell <wall>", *(f"part {n} of many" for n in range(20))]
+    run = {"models": [], "failed": 0, "classes": classes, "device": "cpu", "written": ""}
+    page = write_report(tmp_path, [], run).read_text()
+    assert f'color:{PALETTE[1]}">■ </i>cell &lt;wall&gt;<' in page
+    assert [page.count(f'"color:{colour}"') for colour in PALETTE] == [3] * 7
+    assert "background<" not in page
+    assert "files a second" not in page  # nothing was computed
+    sheet = nus.read(contact_sheet(tmp_path / SHEET, [], tmp_path, classes)).data
+    for colour in PALETTE:
+        rgb = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)])
+        assert (sheet == rgb[:, None, None]).all(axis=0).sum() == 3 * 11**2
 
 
 def test_a_report_of_very_many_files_lists_the_worst_and_says_where_the_others_are(tmp_path):

@@ -122,14 +122,14 @@ def test_finished_files_are_known_without_reading_them(model, many, tmp_path, mo
     folder, out = many(3), tmp_path / "out"
     segment_folder(folder, model, out)
     read = hashed(monkeypatch)
-    assert statuses(segment_folder.events(folder, model, out)) == ["skipped"] * 3
+    assert statuses(segment_folder.events(folder, model, out)) == ["done before"] * 3
     assert read == []
     image, mask = folder / "series-0" / "000.tif", out / "series-1" / "001.tif"
     other_bytes(image)
     other_bytes(mask)
-    assert statuses(segment_folder.events(folder, model, out)) == ["skipped"] * 3
+    assert statuses(segment_folder.events(folder, model, out)) == ["done before"] * 3
     verified = segment_folder.events(folder, model, out, Outputs(verify=True))
-    assert sorted(statuses(verified)) == ["done", "kept", "skipped"]
+    assert sorted(statuses(verified)) == ["done", "done before", "kept"]
     assert sorted(set(read)) == ["000.tif", "001.tif", "002.tif"]
 
 
@@ -140,11 +140,11 @@ def test_files_that_were_copied_or_touched_are_read_once_and_not_done_again(mode
         os.utime(path, (1e9, 1e9))
     read = hashed(monkeypatch)
     for names in (["000.tif", "001.tif"], []):
-        assert statuses(segment_folder.events(folder, model, out)) == ["skipped"] * 2
+        assert statuses(segment_folder.events(folder, model, out)) == ["done before"] * 2
         assert sorted(read) == names
         read.clear()
     (folder / "series-0" / "000.tif").write_bytes(b"another size")
-    assert sorted(statuses(segment_folder.events(folder, model, out))) == ["failed", "skipped"]
+    assert sorted(statuses(segment_folder.events(folder, model, out))) == ["done before", "failed"]
     assert read == []
 
 
@@ -154,7 +154,7 @@ def test_a_run_of_an_earlier_version_is_gone_on_with_and_still_taken_back_as_a_w
     earlier = [{key: value for key, value in one.items() if "state" not in key} for one in lines(out)]
     earlier[0]["recipe"] = Segmenter(Ensemble.of([model]), Outputs()).earlier_recipe
     (out / "ledger.jsonl").write_text("".join(json.dumps(one) + "\n" for one in earlier))
-    assert statuses(segment_folder.events(folder, model, out)) == ["skipped", "done"]
+    assert statuses(segment_folder.events(folder, model, out)) == ["done before", "done"]
     assert all({"image_state", "mask_state"} <= set(one) for one in lines(out))
     undone = undo_run(out)
     assert (undone.removed, undone.kept) == (1, ())  # the first, which this run only looked at, is none of its masks
@@ -182,7 +182,7 @@ def test_failed_only_leaves_all_else_as_it_is(model, many, tmp_path):
     nus.write(folder / "series-0" / "000.tif", nus.Volume(np.arange(1024, dtype=np.uint8).reshape(1, 32, 32)))
     nus.write(folder / "series-1" / "new.tif", nus.Volume(np.arange(1024, dtype=np.uint8).reshape(1, 32, 32)))
     run = segment_folder.events(folder, model, out, failed_only=True)
-    assert sorted(statuses(run)) == ["done", "failed", "skipped", "skipped"]  # 000 changed, and is none of its business
+    assert sorted(statuses(run)) == ["done", "done before", "done before", "failed"]  # 000 is none of its business
     assert [row["file"] for row in segment_folder(folder, model, out, failed_only=True)] == [r["file"] for r in first]
     assert statuses(segment_folder.events(folder, model, out)).count("done") == 2  # 000 and new
 
@@ -230,7 +230,7 @@ def test_a_mask_without_space_is_no_failed_file(model, many, tmp_path, monkeypat
         segment_folder(folder, model, out)
     monkeypatch.undo()
     assert [row["status"] for row in lines(out)] == ["done"] * 2
-    assert statuses(segment_folder.events(folder, model, out)) == ["skipped"] * 2 + ["done"] * 3
+    assert statuses(segment_folder.events(folder, model, out)) == ["done before"] * 2 + ["done"] * 3
 
 
 def test_a_file_at_which_the_program_ended_comes_last_and_is_given_up_in_the_end(model, many, tmp_path):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import sys
+
 import dicoms
 import nibabel as nib
 import numpy as np
@@ -9,9 +13,11 @@ import pydicom
 import pytest
 
 import napari_unetseg.io as io
+from napari_unetseg import cli
 from napari_unetseg.errors import ReadError, WriteError
 from napari_unetseg.io.dicom import family
 from napari_unetseg.palette import PALETTE
+from napari_unetseg.validate import score_files
 from napari_unetseg.volume import LabelVolume
 
 hd = pytest.importorskip("highdicom")
@@ -99,6 +105,30 @@ def test_highdicom_reads_it(scan, tmp_path):
         [pydicom.dcmread(f).SOPInstanceUID for f in scan.header["dicom"]["files"]], combine_segments=True
     )
     assert np.array_equal(pixels, expected)
+
+
+def test_its_names_are_read_again_and_used_for_scores_and_measures(scan, tmp_path, monkeypatch, capsys):
+    path = io.write(tmp_path / "mask.dcm", mask_for(scan), like=scan)
+    assert io.read_labels(path).header["classes"] == CLASSES
+    assert list(score_files(path, path)["mean"]) == list(CLASSES[1:])
+    for words, names in ((("--json",), CLASSES[1:]), (("--json", "--numbered"), ("1",))):
+        monkeypatch.setattr(sys, "argv", ["napari-unetseg", "measure", str(path), *words])
+        with contextlib.suppress(SystemExit):
+            cli.main()
+        assert tuple(dict.fromkeys(row["class"] for row in json.loads(capsys.readouterr().out))) == names
+    other = mask_for(scan)
+    other = LabelVolume(other.data, other.geometry, header={"classes": (CLASSES[0], *CLASSES[:0:-1])})
+    swapped = io.write(tmp_path / "swapped.dcm", other, like=scan)
+    assert list(score_files(path, swapped)["mean"]) == ["1", "2"], "which of the two names would it be?"
+
+
+def test_segments_without_names_of_their_own_have_none(scan, tmp_path):
+    path = io.write(tmp_path / "mask.dcm", mask_for(scan), like=scan)
+    made = pydicom.dcmread(path)
+    for segment in made.SegmentSequence:
+        segment.SegmentLabel = "Segment"
+    made.save_as(path)
+    assert io.read_labels(path).header == {}
 
 
 def test_simpleitk_finds_a_marked_voxel_at_the_same_place(scan, tmp_path):

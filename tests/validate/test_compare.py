@@ -73,7 +73,7 @@ def test_the_report_stands_alone_and_the_tables_agree_with_it(done):
 
 def test_what_is_finished_is_not_done_again(done, folder):
     events = list(compare_nets.events(folder, NETS, out=done.folder, folds=2, plan=QUICK))
-    assert [event.status for event in files(events)] == ["skipped"] * 4
+    assert [event.status for event in files(events)] == ["done before"] * 4
     assert not any(isinstance(event, StepDone) for event in events)
     (done.folder / "runs" / "unet_fold1.json").unlink()
     events = files(compare_nets.events(folder, NETS, out=done.folder, folds=2, plan=QUICK))
@@ -126,7 +126,7 @@ def test_a_net_that_fails_is_a_row(tmp_path):
     assert done.tests[0]["p"] is None
     assert "Some runs failed" in (done.folder / "report.html").read_text()
     again = files(compare_nets.events(data, ("unet", "ternausnet16"), out=tmp_path / "r", plan=plan))
-    assert [event.status for event in again] == ["skipped", "failed"] * 2
+    assert [event.status for event in again] == ["done before", "failed"] * 2
 
 
 def test_losses_and_the_instant_net_take_part(folder, tmp_path):
@@ -174,7 +174,7 @@ def test_stopped_keeps_what_is_finished(folder, tmp_path):
         next(events)
     assert "3 of 4 runs are missing" in (tmp_path / "r" / "report.html").read_text()
     left = files(compare_nets.events(folder, NETS, out=tmp_path / "r", folds=2, plan=QUICK))
-    assert [event.status for event in left] == ["skipped", "done", "done", "done"]
+    assert [event.status for event in left] == ["done before", "done", "done", "done"]
 
 
 def test_stopped_before_anything_is_an_error(folder, tmp_path):

@@ -161,7 +161,19 @@ def _labels(path: Path, header: Header) -> LabelVolume:
     notes = stack.notes if len(index) == len(labels) else ()
     if overlapping:
         notes = (*notes, "Its segments overlap; where they do, the one with the higher number is taken.")
-    return LabelVolume(compact(labels), geometry, path, {}, notes)
+    return LabelVolume(compact(labels), geometry, path, _names(header), notes)
+
+
+def _names(header: Header) -> dict[str, Any]:
+    """Names of the classes, the background first, where each segment has one of its own."""
+    try:
+        found = {int(one.SegmentNumber): str(one.SegmentLabel).strip() for one in header.get("SegmentSequence", ())}
+    except Exception:  # damaged bytes make pydicom raise anything
+        return {}
+    count = max(found, default=0)
+    if not 0 < count <= BINARY or len({*found.values(), ""}) <= len(found):
+        return {}
+    return {"classes": ("background", *(found.get(number, f"Class {number}") for number in range(1, count + 1)))}
 
 
 def _filled(header: Header, geometry: Geometry, planes: Sequence[Plane]) -> tuple[Geometry, dict[float, int]]:
