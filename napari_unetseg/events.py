@@ -127,8 +127,8 @@ class TileDone(Event):
 class FileDone(Event):
     """One file of a folder is over: ``done``, ``done before``, ``kept`` (corrected by hand) or ``failed``.
 
-    `rate` counts files a second, those done before left out; `flags` are reasons to look at the mask, `doubt` is that of
-    the net, 0 sure to 1 undecided, and `mask` the file that was written.
+    `rate` counts files a second, those done before left out; `flags` are reasons to look at the mask, `doubt` is that
+    of the net, 0 sure to 1 undecided, and `mask` the file that was written.
     """
 
     index: int

@@ -56,9 +56,9 @@ def contact_sheet(path: Path, entries: Sequence[Mapping[str, Any]], folder: Path
     draw = ImageDraw.Draw(page)
     said = f"{len(entries)} files, worst first" if len(shown) == len(entries) else f"worst {_MOST} of {len(entries)}"
     draw.text((_GAP, _GAP), said, fill=_COLOURS[""])
-    for left, line, colour, name in places:
+    for left, line, colour_of_class, name in places:
         top = _GAP + line * _LINE
-        draw.rectangle((left, top, left + 10, top + 10), fill=colour)
+        draw.rectangle((left, top, left + 10, top + 10), fill=colour_of_class)
         draw.text((left + 15, top), name, fill=_COLOURS[""])
     for index, entry in enumerate(shown):
         left, top = _GAP + index % columns * cell, head + index // columns * (cell + _CAPTION)
