@@ -232,7 +232,7 @@ def test_the_events_of_a_training_become_curves_progress_and_preview(work, jobs,
     assert answers[-1].startswith("Training is running")
     assert work.project.revisions("a") == [1]  # the strokes were snapshotted
     jobs.tell("StepDone", step=1, loss=0.5, seconds=10.0, left=30.0, epoch=0, memory=3 * 2**30)
-    assert work.progress.sentence == ("Round 1: step 1, loss 0.500.\nStrokes on 1 image. Processor, 3 GiB of memory.")
+    assert work.progress.sentence == ("Round 1: step 1. Strokes on 1 image. Processor, 3 GiB of memory.")
     jobs.tell("Validated", step=1, scores=scores(0.6).to_dict(), best=True, seconds=1.0)
     assert (work.curves.number, work.curves.steps, work.curves.losses) == (1, [1], [0.5])
     assert work.curves.validations[0][1].mean_dice == 0.6

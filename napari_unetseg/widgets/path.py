@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from napari_unetseg.workspace import Workspace
+from napari_unetseg.workspace.reasons import missing_strokes
 
 __all__ = ["named", "next_thing", "steps"]
 
@@ -81,6 +82,6 @@ def _needs(workspace: Workspace) -> str:
         return "needs a project"
     if not workspace.cases:
         return "needs images"
-    if workspace.why_not("train") and not workspace.rounds:
+    if missing_strokes(workspace.stroke_counts()) and not workspace.rounds:
         return "needs strokes"
     return "needs a net" if workspace.model is None else "in a moment"

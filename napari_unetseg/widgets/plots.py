@@ -10,7 +10,7 @@ import numpy as np
 import pyqtgraph as pg
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QButtonGroup, QPushButton, QSizePolicy, QStackedWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QButtonGroup, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_unetseg.metrics.forecast import Correction, Forecast
 from napari_unetseg.scores import Scores
@@ -83,7 +83,7 @@ class _View(QWidget):
 
 
 class CurvesView(_View):
-    """One training: loss of the steps above, score of each class on what was held out below."""
+    """One training: above the score of each class on what was held out, below the loss of the steps."""
 
     def __init__(self, look: Look) -> None:
         super().__init__(look)
@@ -93,6 +93,8 @@ class CurvesView(_View):
         self.score = _plot("Score per class where the net was not trained; 1 is perfect")
         self.score.setYRange(0, 1, padding=0.03)
         self.plots = [self.loss, self.score]
+        self.loss.getViewBox().setLimits(minXRange=8)  # or steps would have decimals at first
+        self.score.setXLink(self.loss)
         self.shown = Choice(METRICS, "Dice: 2 · overlap / (mask + truth). Jaccard: overlap / union. Both 0 to 1.")
         self.shown.setMinimumContentsLength(6)
         self.shown.setAccessibleName("Score shown in the curves")
@@ -100,13 +102,13 @@ class CurvesView(_View):
         self._score_title = label("held out", "muted", wrap=False)
         self._loss_now = label("", "muted", wrap=False)
         self._score_now = label("", "muted")  # may be wide: many classes, long names
-        for now in (self._loss_now, self._score_now):
-            now.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self._loss_now.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self._score_now.setTextFormat(Qt.TextFormat.RichText)  # each name with a dot in the colour of its curve
+        self.column.addLayout(row(self.shown, self._score_title, stretch=(0, 1)))
+        self.column.addWidget(self._score_now)
+        self.column.addWidget(self.score)
         self.column.addLayout(row(self._loss_title, self._loss_now, stretch=(0, 1)))
         self.column.addWidget(self.loss)
-        self.column.addLayout(row(self.shown, self._score_title, self._score_now, stretch=(0, 0, 1)))
-        self.column.addWidget(self.score)
         self._loss_lines = [self.loss.plot(), self.loss.plot()]
         self.shown.chosen.connect(lambda _: self.draw())
         self.set_look(look)
@@ -308,38 +310,35 @@ class Plots(QWidget):
             "Held-out scores of every round",
             "What more annotation is worth",
         )
-        self.stack = QStackedWidget()
         self.buttons = []
         self._group = QButtonGroup(self)
-        for index, (name, view) in enumerate(self.views.items()):
+        for index, name in enumerate(self.views):
             button = QPushButton(name)
             button.setCheckable(True)
             button.setToolTip(tips[index])
             set_role(button, "tab")
             self._group.addButton(button, index)
             self.buttons.append(button)
-            self.stack.addWidget(view)
         self._group.idClicked.connect(self.show_view)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
         layout.addLayout(row(*self.buttons, stretch=(1, 1, 1), spacing=2))
-        layout.addWidget(self.stack)
+        for view in self.views.values():  # no QStackedWidget: it has no height for a label that wraps
+            layout.addWidget(view)
         self.show_view(0)
 
     def show_view(self, index: int) -> None:
         """Show one of the views; the others take no room."""
         self.buttons[index].setChecked(True)
-        for place in range(self.stack.count()):
-            policy = QSizePolicy.Policy.Preferred if place == index else QSizePolicy.Policy.Ignored
-            self.stack.widget(place).setSizePolicy(QSizePolicy.Policy.Preferred, policy)
-        self.stack.setCurrentIndex(index)
-        self.stack.setMaximumHeight(self.stack.widget(index).sizeHint().height() + 40)
+        for place, view in enumerate(self.views.values()):
+            view.setVisible(place == index)
 
     def offer(self, index: int, offered: bool) -> None:
         """Show or hide the button of a view that has, or has not, something to show."""
         self.buttons[index].setVisible(offered)
-        if not offered and self.stack.currentIndex() == index:
+        self.buttons[0].setVisible(any(not button.isHidden() for button in self.buttons[1:]))  # one alone is no choice
+        if not offered and self.buttons[index].isChecked():
             self.show_view(0)
 
     def set_look(self, look: Look) -> None:

@@ -23,7 +23,6 @@ _DIMS = (
 )
 
 _LOCKED = {
-    "training": "Architecture, time and size are those this training began with: stop it to change them.",
     "segmenting": "A folder is being segmented: architecture, time and size can be changed afterwards.",
     "comparing": "Architectures are being compared: the plan can be changed afterwards.",
 }
@@ -56,7 +55,8 @@ class TrainPanel(Panel):
         self.locked = label("", "why")
         inside = (*self.advanced.fields.values(), *self.advanced.parts.values())
         self._choices = (self.picker.button, self.minutes, self.dims, self.advanced.button, *inside)
-        self.add(self.picker, form, self.advanced, self.locked, Actions(self.resume))
+        self._settings = (self.picker, form, self.advanced)
+        self.add(*self._settings, self.locked, Actions(self.resume))
         self.add(Actions(self.train, self.stop, stretch=(1, 1)))
         self.outlook = Outlook(context)
         self.add(self.outlook, self.bar, self.sentence, self.curves)
@@ -197,6 +197,11 @@ class TrainPanel(Panel):
         self.stop.setVisible(training)
         idle = workspace.stage in ("idle", "predicting")  # a mask being computed makes way for Train
         reason = "" if idle else _LOCKED.get(workspace.stage, "")
+        if training:
+            net, minutes = workspace.begun
+            reason = f"{workspace.title_of(net)}, {duration(60 * minutes)} in all: press Stop to change that."
+        for widget in self._settings:
+            widget.setVisible(not training)  # the curves need the room
         for widget in (self.picker, self.minutes, self.dims, self.advanced):
             widget.setEnabled(idle)
         for choice in self._choices:

@@ -47,7 +47,6 @@ __all__ = ["TITLE", "Workbench", "open_workbench"]
 TITLE = "U-Net Segmentation"
 WIDTH = 370
 QUICK = 2_000_000  # voxels that take a few seconds on a processor
-_TECHNICAL = ("channels-", "float32", "float16", "Goes on from model")  # of sentences for the log, not for the line
 SIGNALS = tuple(name for name in dir(Workspace) if isinstance(getattr(Workspace, name), Signal))
 
 
@@ -200,8 +199,8 @@ class Workbench(QWidget):
             self.refresh_soon()
 
     def _on_message(self, message: Message) -> None:
-        self._say(str(message), over=not any(word in message.text for word in _TECHNICAL))
-        if message.level != "info":
+        self._say(str(message), over=message.level != "log")
+        if message.level not in ("info", "log"):
             self.context.tell(message)
 
     def _say(self, text: str, *, over: bool = True) -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -31,16 +32,21 @@ def main() -> None:
         from napari_unetseg.worker.verbs import Bench
 
         bench = Bench(folder)
-        worker = Worker(commands, events, bench, _exit_soon)
+        worker = Worker(commands, events, bench, partial(_exit_soon, folder))
         worker.say(0, "Ready", pid=os.getpid(), **bench.warm_up())
         worker.run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _exit_soon() -> None:
-    """Be gone in a while even if some library does not come back."""
-    last = threading.Timer(_GRACE, os._exit, [0])
+def _exit_soon(folder: Path) -> None:
+    """Be gone in a while, and the arrays too, even if some library does not come back."""
+
+    def exit_now() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(0)
+
+    last = threading.Timer(_GRACE, exit_now)
     last.daemon = True
     last.start()
 

@@ -35,6 +35,7 @@ class Learning(Running):
         super().__init__(jobs, aside)
         self.leader = ""  # whose previews are shown while it trains: ``instant`` or the name of the net
         self.leads = ""  # the same as a sentence
+        self.begun = "", 0.0  # name of the net that is trained, and its minutes
         self._channels: tuple[Path | None, int] = (None, 0)  # of a model, and how many its images have
 
     def train(self) -> None:
@@ -75,6 +76,7 @@ class Learning(Running):
         project = self._open
         view = {"case": self.case, "index": self._index} if self.case else None
         args = {"project": str(project.path), "folder": str(folder), "view": view, **args}
+        self.begun = Plan.from_json(json.dumps(args["plan"])).net.name, args["minutes"]
         self.curves = Curves(round_number(folder))
         self.curves_changed.emit(self.curves)
         self._show(preview=None, difference=None)
@@ -165,8 +167,8 @@ class Learning(Running):
         self.curves_changed.emit(self.curves)
         seconds, left = event["seconds"], event["left"]
         fraction = seconds / (seconds + left) if seconds + left > 0 else 0.0
-        told = f"Round {self.curves.number}: step {event['step']:,}, loss {event['loss']:.3f}."
-        self._advance(fraction, left, f"{told}\n{self._circumstances(job, event.get('memory'))}")
+        told = f"Round {self.curves.number}: step {event['step']:,}."
+        self._advance(fraction, left, f"{told} {self._circumstances(job, event.get('memory'))}")
 
     def _circumstances(self, job: Mapping[str, Any], memory: int | None) -> str:
         """What is learned from, what it is scored on, where it runs and with how much memory."""
@@ -184,7 +186,8 @@ class Learning(Running):
 
     def _on_leads(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
         self._lead(event["who"], event["text"])
-        self.message.emit(Message(event["text"]))
+        # that the instant model goes on answering stands beside the badge
+        self.message.emit(Message(event["text"], level="log" if event["who"] == "instant" else "info"))
 
     def _lead(self, who: str, text: str) -> None:
         self.leader, self.leads = who, text

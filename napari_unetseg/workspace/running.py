@@ -125,7 +125,7 @@ class Running(Choice):
 
     def _on_started(self, job: dict[str, Any], event: Mapping[str, Any]) -> None:
         for note in event.get("notes", ()):
-            self.message.emit(Message(note))
+            self.message.emit(Message(note, level="log"))
         where = "the processor" if str(event.get("device", "cpu")) == "cpu" else "the graphics card"
         job["where"] = where
         self._advance(0.0, math.nan, f"{_DOING[job['verb']]} on {where}.")

@@ -237,7 +237,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Message:
-    """One sentence for the user and what to do; `level` is ``info``, ``warning`` or ``error``."""
+    """One sentence for the user and what to do; `level` is ``log`` (only kept), ``info``, ``warning`` or ``error``."""
 
     text: str
     hint: str = ""

@@ -306,7 +306,7 @@ def test_a_crash_is_read_before_the_new_worker_is_announced(bench, jobs, notes):
 
 
 def test_what_only_engineers_read_stays_in_the_log(bench):
-    bench.workspace.message.emit(Message("CPU, 2 threads, bfloat16, channels-last (probed)."))
+    bench.workspace.message.emit(Message("CPU, 2 threads, bfloat16, channels-last (probed).", level="log"))
     assert "channels" not in bench.status.text()
     assert "channels" in bench.status.toolTip()
 
@@ -341,10 +341,27 @@ def test_what_cannot_be_changed_while_training_says_why(bench, jobs):
     for widget in (*before, train.advanced.fields["width"]):
         assert not widget.isEnabled()
         assert widget.toolTip() == train.locked.text()
-        assert "stop it to change" in widget.toolTip()
+        assert widget.toolTip() == "unet, 2 min in all: press Stop to change that."
+    assert train.picker.isHidden(), "the curves need the room"
     jobs.tell("Failed", message="It was stopped.", hint="", stopped=True)
     assert train.locked.isHidden()
+    assert not train.picker.isHidden()
     assert {widget: widget.toolTip() for widget in before} == before
+
+
+def test_curve_and_score_are_seen_without_scrolling_in_a_small_window(bench, jobs, qtbot):
+    bench.resize(364, 672)  # the dock in a window of 1280 x 720
+    strokes(bench)
+    click(bench.train.train)
+    scores = Scores({"object": 0.5}, {"object": 0.9}, "strokes of 2 held-out images", ("a", "b"), 900)
+    jobs.tell("StepDone", step=1, loss=0.5, seconds=1.0, left=60.0, memory=2**29)
+    jobs.tell("Validated", step=1, scores=scores.to_dict(), best=True, seconds=1.0)
+    bench.show_step(bench.train)
+    bench.refresh()
+    assert bench.sections[4].state == "needs a net"
+    view = bench.train.curves.training
+    qtbot.waitUntil(lambda: view._score_now.text() != "" and in_view(bench, view.score), timeout=60_000)
+    qtbot.waitUntil(lambda: in_view(bench, view.loss), timeout=60_000)
 
 
 def test_no_text_of_a_box_or_field_is_cut(bench):
