@@ -180,18 +180,12 @@ def _probe_cpu(precision: str, dims: int, control: Control | None) -> Compute:
     finally:
         torch.set_num_threads(threads)
     agreeing = [c for c in candidates if abs(losses[c] - reference) <= _AGREES * abs(reference)]
-    timed = [(min(seconds[candidate]), candidate) for candidate in agreeing]
-    plain = next((s for s, c in timed if c == candidates[0]), None)
-    if not timed:
+    if not agreeing:
         return Compute(cpu, "float32", False, "CPU in float32.")
-    best, chosen = min(timed, key=lambda pair: pair[0])
-    gain = (
-        f", {plain / best:.1f} times as fast as plain {candidates[0].precision}"
-        if plain and chosen != candidates[0]
-        else ""
-    )
+    chosen = min(agreeing, key=lambda candidate: min(seconds[candidate]))
     order = "channels-last" if chosen.channels_last else "channels-first"
-    why = f"CPU, {threads} thread{'s' * (threads != 1)}, {chosen.precision}, {order}{gain} (probed)."
+    how = f"{chosen.precision}, {order} (the fastest of {len(agreeing)} probed)"
+    why = f"CPU, {threads} thread{'s' * (threads != 1)}, {how}."
     return Compute(cpu, chosen.precision, chosen.channels_last, why)
 
 

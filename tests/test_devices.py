@@ -19,7 +19,8 @@ def test_the_chosen_way_agrees_with_plain_float32(dims):
     with compute.autocast():
         got = compute.place(conv)(compute.place(x))
     torch.testing.assert_close(got.float(), wanted, atol=0.05, rtol=0.05)
-    assert compute.why.endswith(".")
+    assert compute.why.endswith("probed).") or compute.device.type != "cpu"
+    assert "times" not in compute.why  # a second's probe is enough for a choice, not for a figure
 
 
 def test_asks_for_devices_that_exist():
