@@ -6,6 +6,7 @@ is the running average of the weights.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Generator
@@ -120,6 +121,9 @@ def fine_tune(
         )
     if job.kept == "start" and job.progress.step:
         yield Note("Nothing was gained: the model gone on from is kept.")
+    if job.progress.best is None and job.kept == "net":  # stopped before it was ever validated
+        with contextlib.suppress(OutOfMemory):
+            job.match_shares(Control())
     model = finish_job(job)
     if checkpoint:
         model.save(checkpoint.folder)

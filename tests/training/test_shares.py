@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import napari_unetseg as nus
-from napari_unetseg.events import Control, Running
+from napari_unetseg.events import Control, Running, StepDone, Validated
 from napari_unetseg.training.job import finish_job, prepare_job
 from napari_unetseg.training.shares import shift_to
 from napari_unetseg.training.teacher import teach
@@ -60,3 +60,16 @@ def test_the_offset_goes_with_the_weights(project):
     job.progress.best = job.average.average.state_dict()  # of before the first step, when there was none
     job.lead.hand_over()
     assert finish_job(job).net.net.offset.item() == 0
+
+
+def test_a_net_stopped_before_its_first_validation_is_held_to_its_teacher_too(project):
+    training = {"patch": (32, 32), "device": "cpu", "epochs": 1000}
+    control = Control()
+    run = Running(
+        nus.fine_tune.events(project, nus.Plan(net={"name": "unet", "width": 0.1}, training=training), control=control)
+    )
+    for event in run:
+        if isinstance(event, StepDone) and event.step == 3:
+            control.stop()
+        assert not isinstance(event, Validated)
+    assert abs(run.result.net.net.offset.item()) > 0.01
