@@ -209,6 +209,8 @@ _WORDS = {
     "zscore": "Each image and channel: clip to its 0.1 and 99.9 percentiles, subtract mean, divide by deviation.",
     "percentile": "Each image and channel: clip to its 0.1 and 99.9 percentiles, scale these to 0 and 1.",
     "rgb": "Divide by the largest value of the image's data type (255).",
+    "colour": "Divide by the largest value of the image's data type (255); where all channels of an image are the "
+    "same, clip to its 0.1 and 99.9 percentiles, scale these to 0 and 1.",
     "ct": "Clip to low..high, subtract the middle, divide by a quarter of the width: -2..2.",
     "none": "As it is.",
 }

@@ -53,8 +53,10 @@ class NetSpec(_Frozen):
 class Normalisation(_Frozen):
     """How intensities become numbers near zero: `kind`, and for ``ct`` the window it was fitted to."""
 
-    kind: Literal["zscore", "percentile", "rgb", "ct", "none"] = Field(
-        "zscore", description="zscore and percentile: per image and channel; rgb: 0..255; ct: a fixed window."
+    kind: Literal["zscore", "percentile", "rgb", "colour", "ct", "none"] = Field(
+        "zscore",
+        description="zscore and percentile: per image and channel; rgb: 0..255; colour: rgb, but percentile for images "
+        "that are grey; ct: a fixed window.",
     )
     low: float = Field(0.0, description="Lower end of the ct window.")
     high: float = Field(1.0, description="Upper end of the ct window.")

@@ -19,6 +19,12 @@ _LOOKED_AT = 1_000_000  # voxels a channel that statistics are taken from
 _FEWEST = 10_000  # finite ones among them; where there are fewer, all finite voxels are looked for
 _HOUNSFIELD = -500  # whole numbers below this are air in a CT; nothing else common goes there
 _NARROWEST = 50.0  # of a ct window: strokes inside one organ say little about its surroundings
+_TINT, _COLOURED = (
+    0.03,
+    0.001,
+)  # channels differ by this share of the range, in this share of the pixels of a colour image
+_PER_CLASS = 500  # voxels of each class and image that kinds are compared on
+_CLEARLY = 1.5  # times as well told apart, for another kind than the usual one
 
 
 class Annotated(Protocol):
@@ -75,6 +81,8 @@ def measure(image: np.ndarray, how: Normalisation) -> Intensities:
     ReadError
         A channel holds no finite value.
     """
+    if how.kind == "colour":
+        how = _colour([image], image.shape, image.dtype)
     return _fitted(map(_finite, image), image.dtype, how)
 
 
@@ -87,7 +95,8 @@ def measure_slabs(
     ----------
     slabs : callable
         Gives the image from its beginning in slabs ``(C, n, ...)`` along the first axis after the channels; called
-        again where much of it is not finite, and not at all where the normalisation is the same for every image.
+        again where much of it is not finite, and not at all where the normalisation is the same for every image. Of
+        a colour image only as many as it takes to see that.
     shape : sequence of int
         ``(C, [Z,] Y, X)`` of the whole.
     dtype : numpy.dtype
@@ -99,6 +108,8 @@ def measure_slabs(
         A channel holds no finite value.
     """
     channels = range(shape[0])
+    if how.kind == "colour":
+        how = _colour(slabs(), shape, dtype)
     if (how.kind == "ct" and dtype.kind in "iub") or (how.kind == "rgb" and dtype.kind in "iu" and dtype.itemsize < 4):
         return _fitted((np.zeros(1, dtype) for _ in channels), dtype, how)
     sizes = [int(np.prod(shape[1:], dtype=object))] * len(channels)
@@ -110,6 +121,20 @@ def measure_slabs(
         counts += [np.count_nonzero(np.isfinite(slab[c])) for c in channels]
     full = _taken(([slab[c][np.isfinite(slab[c])] for c in channels] for slab in slabs()), counts.tolist(), dtype)
     return _fitted((_kept(s if _enough(s) else f) for s, f in zip(some, full, strict=True)), dtype, how)
+
+
+def _colour(slabs: Iterable[np.ndarray], shape: Sequence[int], dtype: np.dtype) -> Normalisation:
+    """What ``colour`` means for an image: ``percentile`` if its channels are all the same, as of fluorescence saved as
+    colours, else ``rgb``.
+    """
+    top = np.iinfo(dtype).max if dtype.kind in "iu" else 1.0
+    coloured, enough = 0, _COLOURED * np.prod(shape[1:], dtype=float)
+    for slab in slabs:
+        for part in np.array_split(slab, max(1, slab[0].size // _LOOKED_AT), axis=1):
+            coloured += int(np.count_nonzero(part.max(axis=0) > part.min(axis=0) + _TINT * top))
+            if coloured > enough:
+                return Normalisation(kind="rgb")
+    return Normalisation(kind="percentile")
 
 
 def _fitted(channels: Iterable[np.ndarray], dtype: np.dtype, how: Normalisation) -> Intensities:
@@ -138,7 +163,8 @@ def normalise(image: np.ndarray, how: Normalisation) -> np.ndarray:
     image : (C, [Z,] Y, X) ndarray of any real dtype
     how : Normalisation
         ``zscore`` and ``percentile`` look at this image, channel by channel, and clip to its 0.1 to 99.9 percentiles;
-        ``rgb`` divides by the dtype's maximum; ``ct`` maps a fixed window to -2..2.
+        ``rgb`` divides by the dtype's maximum; ``colour`` does so too, but is ``percentile`` for an image whose
+        channels are all the same; ``ct`` maps a fixed window to -2..2.
 
     Returns
     -------
@@ -161,23 +187,28 @@ def fit_normalisation(samples: Iterable[Annotated], kind: str | None = None) -> 
     samples : iterable of Sample
         Images as read, with their targets; looked at one by one.
     kind : str, optional
-        Take this kind instead of choosing: whole numbers that go below -500 are ``ct``, three 8-bit channels ``rgb``,
-        everything else ``zscore``.
+        Take this kind instead of choosing: whole numbers that go below -500 are ``ct``, three 8-bit channels
+        ``colour``, everything else ``zscore``, or ``percentile`` where that makes the classes clearly more alike from
+        image to image (`_told_apart`).
 
     Raises
     ------
     ReadError
         An image holds no finite value; the message names it.
     """
-    kinds, inside = [], []
+    kinds, inside, shown = [], [], []
     for sample in samples:
         image = sample.image.data
         with about(sample.name):
             kinds.append(_kind(image))
             if "ct" in (kind, kinds[-1]):
                 inside.append(_finite(_on_classes(image[0], sample)))
+            elif kind is None and kinds[-1] == "zscore":
+                shown.append(_of_classes(sample))
     if kind is None:
-        kind = max(("zscore", "ct", "rgb"), key=kinds.count)
+        kind = max(("zscore", "ct", "colour"), key=kinds.count)
+        if kind == "zscore" and _told_apart(shown, "percentile") > _CLEARLY * _told_apart(shown, "zscore"):
+            kind = "percentile"
     if kind != "ct" or not inside:
         return Normalisation(kind=kind)  # type: ignore[arg-type]
     low, high = (float(v) for v in np.percentile(np.concatenate(inside), (0.5, 99.5)))
@@ -196,10 +227,36 @@ def about(name: str) -> Iterator[None]:
 
 def _kind(image: np.ndarray) -> str:
     if image.shape[0] == 3 and image.dtype == np.uint8:
-        return "rgb"
+        return "colour"
     values = _finite(image[0])
     whole = image.dtype.kind == "i" or bool((values == np.round(values)).all())
     return "ct" if image.shape[0] == 1 and whole and values.min() < _HOUNSFIELD else "zscore"
+
+
+def _of_classes(sample: Annotated) -> dict[str, dict[int, np.ndarray]]:
+    """Voxels ``(C, N)`` of each known class of an image, by kind of normalisation."""
+    image, found = sample.image.data, {}
+    for number in np.unique(sample.target[sample.known]):
+        places = np.flatnonzero(sample.known & (sample.target == number))
+        some = places[:: max(1, len(places) // _PER_CLASS)]
+        found[int(number)] = image.reshape(len(image), -1)[:, some]
+    kinds = [(kind, measure(image, Normalisation(kind=kind))) for kind in ("zscore", "percentile")]
+    return {kind: {number: how.apply(values) for number, values in found.items()} for kind, how in kinds}
+
+
+def _told_apart(images: Sequence[dict[str, dict[int, np.ndarray]]], kind: str) -> float:
+    """How well the intensities of all images together tell the classes apart: Fisher's criterion, between the classes
+    over within them. It falls when a class looks different from image to image. 0 where nothing can be said.
+    """
+    numbers = sorted({number for image in images for number in image[kind]})
+    of = {number: [image[kind][number] for image in images if number in image[kind]] for number in numbers}
+    if len(numbers) < 2 or min(map(len, of.values())) < 2:
+        return 0.0
+    classes = [np.concatenate(parts, axis=1).astype(np.float64) for parts in of.values()]
+    within = np.mean([np.cov(values, bias=True).reshape(len(values), -1) for values in classes], axis=0)
+    between = np.cov(np.stack([values.mean(axis=1) for values in classes], axis=1), bias=True)
+    steady = within + 1e-6 * max(np.trace(within), 1e-12) * np.eye(len(within))
+    return float(np.trace(np.linalg.solve(steady, between.reshape(len(within), -1))))
 
 
 def _on_classes(channel: np.ndarray, sample: Annotated) -> np.ndarray:

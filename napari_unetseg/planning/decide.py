@@ -128,6 +128,7 @@ _NORMALISATION = {
     "zscore": "Intensities: every image is brought to mean 0 and deviation 1.",
     "percentile": "Intensities: every image is stretched between its percentiles.",
     "rgb": "Intensities: colours are scaled from their full range.",
+    "colour": "Intensities: colours are scaled from their full range, grey images stretched between percentiles.",
     "ct": "Intensities: CT, clipped to {how.low:.0f} .. {how.high:.0f} as seen on the classes.",
     "none": "Intensities: as they are.",
 }

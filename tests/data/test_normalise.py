@@ -22,7 +22,7 @@ def sample(image, target=None, known=None):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int32", "uint32", "int64", "float16", "float32", "bool"])
-@pytest.mark.parametrize("kind", ["zscore", "percentile", "rgb", "ct", "none"])
+@pytest.mark.parametrize("kind", ["zscore", "percentile", "rgb", "colour", "ct", "none"])
 def test_every_dtype_and_kind_is_finite(dtype, kind):
     image = (np.random.default_rng(0).random((3, 12, 13)) * 100).astype(dtype)
     out = normalise(image, Normalisation(kind=kind, low=0, high=50))
@@ -83,12 +83,53 @@ def test_rgb_is_divided_by_the_top_of_its_dtype():
 
 def test_kind_is_chosen_by_looking():
     rng = np.random.default_rng(0)
-    assert fit_normalisation([sample(rng.integers(0, 255, (3, 9, 9)).astype(np.uint8))]).kind == "rgb"
+    assert fit_normalisation([sample(rng.integers(0, 255, (3, 9, 9)).astype(np.uint8))]).kind == "colour"
     assert fit_normalisation([sample(rng.integers(0, 255, (1, 9, 9)).astype(np.uint8))]).kind == "zscore"
     assert fit_normalisation([sample(rng.normal(0, 2000, (1, 9, 9)))]).kind == "zscore"
     hounsfield = rng.integers(-1024, 1500, (1, 5, 40, 40)).astype(np.int16)
     assert fit_normalisation([sample(hounsfield)]).kind == "ct"
     assert fit_normalisation([sample(hounsfield)], "percentile").kind == "percentile"
+
+
+def test_grey_images_saved_as_colours_are_stretched_and_coloured_ones_are_not():
+    colour = Normalisation(kind="colour")
+    grey = np.repeat(np.random.default_rng(0).integers(3, 40, (1, 50, 50)), 3, axis=0).astype(np.uint8)
+    np.testing.assert_array_equal(normalise(grey, colour), normalise(grey, Normalisation(kind="percentile")))
+    labelled = grey.copy()
+    labelled[0, 0, :2] = 255  # a red dot
+    np.testing.assert_array_equal(normalise(labelled, colour), normalise(labelled, Normalisation(kind="percentile")))
+    stained = grey * np.array([1, 2, 3], np.uint8)[:, None, None]
+    np.testing.assert_array_equal(normalise(stained, colour), normalise(stained, Normalisation(kind="rgb")))
+
+
+def test_of_a_colour_image_no_more_is_read_than_shows_its_colour():
+    image, taken = np.zeros((3, 40, 50), np.uint8), []
+    image[0] = 200
+
+    def slabs():
+        for start in range(0, 40, 10):
+            taken.append(start)
+            yield image[:, start : start + 10]
+
+    assert measure_slabs(slabs, image.shape, image.dtype, Normalisation(kind="colour")).scale == (1 / 255,) * 3
+    assert taken == [0]
+
+
+def scene(share, brightness, offset, rng):
+    """Bright things that fill a share of an image, with strokes of both classes."""
+    target = np.zeros((80, 80), np.uint8)
+    target[: round(80 * share)] = 1
+    image = offset + brightness * (0.2 + target + rng.normal(0, 0.05, target.shape))
+    return sample(image[None].astype(np.float32), target)
+
+
+def test_images_with_few_and_many_things_are_stretched_rather_than_centred():
+    rng = np.random.default_rng(0)
+    fluorescence = [scene(share, brightness, 0, rng) for share, brightness in ((0.05, 900), (0.6, 90), (0.3, 4000))]
+    assert fit_normalisation(fluorescence).kind == "percentile"
+    assert fit_normalisation(fluorescence[:1]).kind == "zscore"  # one image says nothing of others
+    alike = [scene(0.3, brightness, offset, rng) for brightness, offset in ((900, 50), (90, 7), (4000, 100))]
+    assert fit_normalisation(alike).kind == "zscore"
 
 
 def test_ct_window_is_that_of_the_known_classes():
@@ -108,7 +149,7 @@ def test_rounding_errors_are_no_contrast():
     assert not normalise(image, ZSCORE).any()
 
 
-@pytest.mark.parametrize("kind", ["zscore", "percentile", "rgb", "none", "ct"])
+@pytest.mark.parametrize("kind", ["zscore", "percentile", "rgb", "colour", "none", "ct"])
 @pytest.mark.parametrize("case", ["uint8", "uint16", "float64", "some NaN", "mostly NaN", "bool"])
 def test_slab_by_slab_measures_what_the_whole_image_does(kind, case, monkeypatch):
     monkeypatch.setattr(normalise_module, "_LOOKED_AT", 5000)
