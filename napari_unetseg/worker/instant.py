@@ -68,6 +68,7 @@ class _Live:
     classes: tuple[str, ...]
     channels: int
     how: Normalisation
+    fitted: frozenset[str]  # images whose strokes `how` was fitted to
     plan: Plan
     net: Any
     pictures: dict[str, _Picture] = field(default_factory=dict)
@@ -97,6 +98,7 @@ def instant_answer(args: Args, control: Control, bench: Bench) -> Run:
     index = args.get("index") or 0
     live = _take(args, bench, case)
     names = _read_others(live, args, case, begin)
+    _fit_to(live, names)
     picture = live.pictures[case]
     index = min(max(int(index), 0), len(picture.planes) - 1)
     shown = _tiles(picture.planes.shape[1:], args.get("near"))[:_ANSWERED]
@@ -166,7 +168,7 @@ def _begin(project: Project, case: str) -> _Live:
     plan = instant_plan(Plan(), 2, image.data.shape[0], (1.0, 1.0), outputs)
     torch.manual_seed(0)
     net: Any = build(plan.net).net
-    live = _Live(str(project.path), project.classes, image.data.shape[0], how, plan, net)
+    live = _Live(str(project.path), project.classes, image.data.shape[0], how, frozenset([case]), plan, net)
     _read(live, project, case)
     picture = live.pictures[case]
     middle = len(picture.planes) // 2
@@ -201,6 +203,21 @@ def _read_others(live: _Live, args: Args, case: str, begin: float) -> list[str]:
             _read(live, project, other)
         names.append(other)
     return names
+
+
+def _fit_to(live: _Live, names: Sequence[str]) -> None:
+    """Fit the normalisation again when more images have strokes: only several tell what makes them alike."""
+    painted = frozenset(name for name in names if live.pictures[name].strokes.any())
+    if painted <= live.fitted:
+        return
+    live.fitted = painted
+    shown = ((name, live.pictures[name]) for name in painted)
+    how = fit_normalisation(Sample(name, one.volume, *to_mask(one.strokes)) for name, one in shown)
+    if how.kind != live.how.kind:
+        live.how, live.learned = how, None
+        live.features.clear()
+        for one in live.pictures.values():
+            one.how = measure(one.volume.data, how)
 
 
 # -- tiles and features -------------------------------------------------------------------------------------------

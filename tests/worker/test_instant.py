@@ -83,6 +83,29 @@ def test_strokes_on_other_images_count(scene, ask):
     assert dice(np.load(answer["mask"]), scene[1]["volume"][1]) > 0.7
 
 
+def test_images_that_only_their_percentiles_make_alike_are_normalised_by_them(tmp_path):
+    project, bench, rng = (
+        Project.create(tmp_path / "p.unetseg", ["background", "cell"]),
+        Bench(tmp_path),
+        np.random.default_rng(0),
+    )
+    truths = {}
+    for name, rows, brightness in (("a", 4, 900), ("b", 56, 90), ("c", 30, 4000)):
+        truths[name] = np.zeros((64, 64), bool)
+        truths[name][:rows] = True
+        image = brightness * (0.2 + truths[name] + rng.normal(0, 0.05, (64, 64)))
+        project.add_array(name, Volume(image[None].astype(np.float32)))
+    answers = {}
+    for name in ("a", "b", "c"):
+        if name != "c":
+            project.annotate(name, np.where(np.arange(64) % 8 < 2, truths[name] + 1, 0).astype(np.uint8))
+        args = {"project": str(project.path), "case": name, "annotated": ["a", "b"], "strokes": name}
+        answers[name] = finish(VERBS["instant"](args, Control(), bench))
+    assert bench.live.how.kind == "percentile"
+    assert dice(np.load(answers["c"]["mask"]), truths["c"]) > 0.95
+    project.close()
+
+
 def test_of_a_large_plane_the_tiles_around_the_view_are_answered(scene, ask, monkeypatch):
     paint(scene, "plane")
     whole = np.load(ask("plane", strokes=1)["mask"])
