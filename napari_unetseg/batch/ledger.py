@@ -18,7 +18,7 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -172,13 +172,11 @@ class Ledger:
 
     def tidy(self) -> None:
         """Leave one line a file, and forget the beginnings that came to an end."""
-        text = "".join(json.dumps(entry) + "\n" for entry in self.entries.values())
         if self.path.is_file():
-            atomic_write(self.path, lambda path: path.write_text(text, encoding="utf-8"))
+            atomic_write(self.path, lambda path: _write_lines(path, self.entries.values()))
         open_ends = [line for lines in self._begun.values() for line in lines]
         if open_ends:
-            rest = "".join(json.dumps(line) + "\n" for line in open_ends)
-            atomic_write(self._starts, lambda path: path.write_text(rest, encoding="utf-8"))
+            atomic_write(self._starts, lambda path: _write_lines(path, open_ends))
         else:
             self._starts.unlink(missing_ok=True)
 
@@ -203,6 +201,11 @@ def _ends_whole(path: Path) -> bool:
     with path.open("rb") as stream:
         stream.seek(-1, os.SEEK_END)
         return stream.read(1) == b"\n"
+
+
+def _write_lines(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(entry) + "\n" for entry in entries)
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
