@@ -198,8 +198,8 @@ def gradcam(
 ) -> Explanation:
     """Where each of the decoder's joins speaks for the class, deepest first; parameters as for `saliency`."""
     joins = len(_u_shape(model.net, "Grad-CAM").blocks)
-    names = tuple(f"join {number} of {joins}" for number in range(1, joins + 1))
-    legend = f"Bright where features speak for {_class(model, class_index)!r}; join 1 is the deepest and coarsest."
+    names = tuple(f"level {number} of {joins}" for number in range(1, joins + 1))
+    legend = f"Bright where features speak for {_class(model, class_index)!r}; level 1 is the deepest and coarsest."
     return _explained(model, image, _Question(class_index, region, plane, _cams, control), names, legend)
 
 

@@ -69,7 +69,13 @@ def _known(logits: Tensor, target: Tensor, known: Tensor) -> _Known:
     return _Known(flat, torch.where(known, target.flatten(1).long(), 0), known.float())
 
 
-@LOSSES.register("bce", lowest=0.0, paper="MultiResUNet, eq. 2-3")
+@LOSSES.register(
+    "bce",
+    title="Each class by itself (binary cross-entropy)",
+    sentence="Every voxel counts alike: steady, but small objects weigh little.",
+    lowest=0.0,
+    paper="MultiResUNet, eq. 2-3",
+)
 def bce(
     logits: Tensor, target: Tensor, known: Tensor, *, weights: Sequence[float] | None = None, reduction: str = "mean"
 ) -> Tensor:
@@ -85,7 +91,13 @@ def bce(
     return _reduce(each.mean(1) * part.weight, part, reduction)
 
 
-@LOSSES.register("ce", lowest=0.0, paper="Sharp U-Net, eq. 3")
+@LOSSES.register(
+    "ce",
+    title="One class a voxel (cross-entropy)",
+    sentence="Every voxel counts alike: steady, but small objects weigh little.",
+    lowest=0.0,
+    paper="Sharp U-Net, eq. 3",
+)
 def ce(
     logits: Tensor, target: Tensor, known: Tensor, *, weights: Sequence[float] | None = None, reduction: str = "mean"
 ) -> Tensor:
@@ -97,7 +109,13 @@ def ce(
     return _cross_entropy(part, part.logits.log_softmax(1), weights, reduction)
 
 
-@LOSSES.register("dice", lowest=0.0, paper="Laird 2019")
+@LOSSES.register(
+    "dice",
+    title="Overlap (Dice)",
+    sentence="Classes count alike, however small; less steady on few strokes.",
+    lowest=0.0,
+    paper="Laird 2019",
+)
 def dice(
     logits: Tensor, target: Tensor, known: Tensor, *, smooth: float = 1.0, weights: Sequence[float] | None = None
 ) -> Tensor:
@@ -109,7 +127,13 @@ def dice(
     return _dice(_known(logits, target, known), 1, smooth, weights)
 
 
-@LOSSES.register("dice-squared", lowest=0.0, paper="Laird 2019; V-Net")
+@LOSSES.register(
+    "dice-squared",
+    title="Overlap, squared (Dice of V-Net)",
+    sentence="As the overlap, gentler where the net is unsure.",
+    lowest=0.0,
+    paper="Laird 2019; V-Net",
+)
 def dice_squared(
     logits: Tensor, target: Tensor, known: Tensor, *, smooth: float = 1.0, weights: Sequence[float] | None = None
 ) -> Tensor:
@@ -117,7 +141,13 @@ def dice_squared(
     return _dice(_known(logits, target, known), 2, smooth, weights)
 
 
-@LOSSES.register("batch-dice", lowest=-1.0, paper="Drozdzal et al. 2017, eq. 2")
+@LOSSES.register(
+    "batch-dice",
+    title="Overlap of all patches of a step (Dice)",
+    sentence="For objects that many patches do not show at all.",
+    lowest=-1.0,
+    paper="Drozdzal et al. 2017, eq. 2",
+)
 def batch_dice(
     logits: Tensor, target: Tensor, known: Tensor, *, smooth: float = 1.0, weights: Sequence[float] | None = None
 ) -> Tensor:
@@ -130,7 +160,13 @@ def batch_dice(
     return -_over_classes(_overlap(p, y, smooth, dims=(0, 2)), y.sum((0, 2)), weights) * part.weight.amax()
 
 
-@LOSSES.register("focal-tversky", lowest=0.0, paper="Abraham & Khan 2019, as used by Laird 2019")
+@LOSSES.register(
+    "focal-tversky",
+    title="Overlap, misses weigh more (focal Tversky)",
+    sentence="For small or thin objects that are easily missed.",
+    lowest=0.0,
+    paper="Abraham & Khan 2019, as used by Laird 2019",
+)
 def focal_tversky(
     logits: Tensor,
     target: Tensor,
@@ -156,7 +192,13 @@ def focal_tversky(
     return _over_classes(loss, y.sum((0, 2))) * part.weight.amax()
 
 
-@LOSSES.register("ce+dice", lowest=0.0, paper="")
+@LOSSES.register(
+    "ce+dice",
+    title="Voxels and overlap (cross-entropy + Dice)",
+    sentence="Steady, and small classes count too: the usual choice, and the one decided for you.",
+    lowest=0.0,
+    paper="",
+)
 def ce_dice(
     logits: Tensor, target: Tensor, known: Tensor, *, smooth: float = 1.0, weights: Sequence[float] | None = None
 ) -> Tensor:

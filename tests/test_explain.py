@@ -83,7 +83,7 @@ def test_gradcam_by_small_changes():
     u = next(module for module in model.net.modules() if isinstance(module, UShape))
     x = torch.from_numpy(image.data)[None].double()
     found = gradcam(model, image, 2)
-    assert found.names == ("join 1 of 1",)
+    assert found.names == ("level 1 of 1",)
     model.net.double()
     kept = []
 

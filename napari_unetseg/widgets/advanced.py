@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qtpy.QtWidgets import QFormLayout, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QPushButton, QWidget
 
 from napari_unetseg.widgets.context import Context
+from napari_unetseg.widgets.drawer import Drawer
+from napari_unetseg.widgets.fields import Form
 from napari_unetseg.widgets.net_row import weights
-from napari_unetseg.widgets.parts import Choice, label, set_role, title
+from napari_unetseg.widgets.parts import Choice, label, set_role
 from napari_unetseg.widgets.planned import PlannedBox
 from napari_unetseg.widgets.segmenting_box import SegmentingBox
 
@@ -70,7 +72,7 @@ _TIPS = {
 _KINDS = {"block": "Block", "skip": "Skips"}
 
 
-class AdvancedDrawer(QWidget):
+class AdvancedDrawer(Drawer):
     """Width, depth, normalisation, dropout, block and skip of the net, patches, segmenting; closed at first.
 
     Parameters
@@ -80,13 +82,11 @@ class AdvancedDrawer(QWidget):
     """
 
     def __init__(self, context: Context) -> None:
-        super().__init__()
+        super().__init__(
+            "Advanced", "Width, depth, normalisation and parts of the net; all are decided for you otherwise"
+        )
         self.context = context
         workspace = context.workspace
-        self.button = QPushButton()
-        self.button.setCheckable(True)
-        self.button.setToolTip("Width, depth, normalisation and parts of the net; all are decided for you otherwise")
-        set_role(self.button, "drawer")
         self.fields = {name: Choice(options, _TIPS[name]) for name, (_, options) in _FIELDS.items()}
         self.parts = {kind: Choice((_OWN,), _TIPS[kind]) for kind in _KINDS}
         self.check = label("")
@@ -94,43 +94,29 @@ class AdvancedDrawer(QWidget):
         self.segmenting = SegmentingBox(context)
         self.reset = QPushButton("Decide all for me")
         self.reset.setToolTip("Take back every choice of this drawer")
-        self._inside = self._lay_out()
+        self._lay_out()
         for name, box in self.fields.items():
             box.chosen.connect(lambda value, name=name: self._choose(name, value))
         for kind, box in self.parts.items():
             box.chosen.connect(lambda value, kind=kind: self._compose(kind, value))
-        self.button.toggled.connect(self._open)
         self.reset.clicked.connect(self._reset)
         workspace.plan_changed.connect(self._show)
         workspace.nets_changed.connect(self._take_parts)
         workspace.net_checked.connect(self._show_check)
         self._take_parts()
         self._show_check()
-        self._open(False)
 
-    def _lay_out(self) -> QWidget:
-        inside = QWidget()
-        form = QFormLayout(inside)
-        form.setContentsMargins(8, 2, 0, 2)
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        rows = [(title(_FIELDS[name][0], inset=8), box) for name, box in self.fields.items()]
-        rows += [(title(_KINDS[kind], inset=8), box) for kind, box in self.parts.items()]
-        self._start_label = rows[list(self.fields).index("pretrained")][0]
-        for said, box in rows:
-            said.setToolTip(box.toolTip().partition("\n")[0])
-            box.setAccessibleName(said.text())
-            form.addRow(said, box)
-        form.addRow(self.check)
-        form.addRow(self.planned)
-        form.addRow(label("When images are segmented", "muted"))
-        form.addRow(self.segmenting)
+    def _lay_out(self) -> None:
+        box = QWidget()
+        form = Form(box, inset=8)
+        titles = {name: form.field(_FIELDS[name][0], field) for name, field in self.fields.items()}
+        self._start_label = titles["pretrained"]
+        for kind, field in self.parts.items():
+            form.field(_KINDS[kind], field)
+        for below in (self.check, self.planned, label("When images are segmented", "muted"), self.segmenting):
+            form.addRow(below)
         form.addRow(self.reset)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        layout.addWidget(self.button)
-        layout.addWidget(inside)
-        return inside
+        self.add(box)
 
     # -- choosing ---------------------------------------------------------------------------------------------
 
@@ -153,16 +139,10 @@ class AdvancedDrawer(QWidget):
 
     # -- shown ------------------------------------------------------------------------------------------------
 
-    def _open(self, opened: bool) -> None:
-        self._inside.setVisible(opened)
-        self._show()
-
     def _take_parts(self, _: Any = None) -> None:
         for kind, box in self.parts.items():
             sentences = self.context.workspace.parts.get(kind, {})
-            box.set_options(
-                (_OWN, *((f"{name}: {told[0].lower()}{told[1:]}", name) for name, told in sentences.items()))
-            )
+            box.set_options((_OWN, *((f"{told} ({name})", name) for name, told in sentences.items())))
         self._show()
 
     def _show(self, _: Any = None) -> None:
@@ -183,9 +163,7 @@ class AdvancedDrawer(QWidget):
         self.fields["pretrained"].setVisible(possible)
         self._start_label.setVisible(possible)
         self.reset.setEnabled(bool(given))
-        arrow = "▾" if self.button.isChecked() else "▸"
-        said = ", ".join(given) or "all decided for me"
-        self.button.setText(f"{arrow}  Advanced" if self.button.isChecked() else f"{arrow}  Advanced: {said}")
+        self.say(", ".join(given) or "all decided for me")
 
     def _show_check(self, _: Any = None) -> None:
         check = self.context.workspace.net_check

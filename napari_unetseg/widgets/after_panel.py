@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 
 from napari_unetseg.errors import UnetSegError
 from napari_unetseg.postprocess import STEPS, Option
 from napari_unetseg.volume import Volume
 from napari_unetseg.widgets.context import Context
+from napari_unetseg.widgets.drawer import Drawer
+from napari_unetseg.widgets.fields import Number
 from napari_unetseg.widgets.objects_layer import ObjectsLayer
-from napari_unetseg.widgets.parts import Action, Actions, Choice, label, row, set_role
+from napari_unetseg.widgets.parts import Action, Actions, Choice, label, row
+from napari_unetseg.widgets.watch import timer
 from napari_unetseg.workspace.after import AfterNet
 
 __all__ = ["AfterPanel"]
@@ -24,7 +26,7 @@ __all__ = ["AfterPanel"]
 _TRY_MS, _KEEP_MS = 60, 700  # after the last change: show it on the slice, then do it to all and write it down
 
 
-class AfterPanel(QWidget):
+class AfterPanel(Drawer):
     """A drawer with a row a step, and the button that measures.
 
     Parameters
@@ -36,15 +38,12 @@ class AfterPanel(QWidget):
     """
 
     def __init__(self, context: Context, after: AfterNet) -> None:
-        super().__init__()
+        super().__init__(
+            "After the net",
+            "What is done to every mask after the net, here and in folders; kept with project and model",
+        )
         self.context, self.after = context, after
         self.objects = ObjectsLayer(context, after)
-        self.button = QPushButton()
-        self.button.setCheckable(True)
-        self.button.setToolTip(
-            "What is done to every mask after the net, here and in folders; kept with project and model"
-        )
-        set_role(self.button, "drawer")
         self.rows = {name: _StepRow(name, self._on_edited) for name in STEPS}
         self.note = label("", "muted")
         self.measure = Action(
@@ -52,33 +51,16 @@ class AfterPanel(QWidget):
             "Size, place, form and intensity of every object, into a table beside the project's masks",
         )
         self.measure.clicked.connect(lambda: context.do(after.measure))
-        self._inside = self._lay_out()
-        self._try = _once(self, _TRY_MS, self._try_out)
-        self._keep = _once(self, _KEEP_MS, lambda: context.do(after.keep))
+        self.add(*self.rows.values(), self.note, Actions(self.measure))
+        self._try = timer(self, _TRY_MS, self._try_out)
+        self._keep = timer(self, _KEEP_MS, lambda: context.do(after.keep))
         workspace = context.workspace
-        self.button.toggled.connect(self._open)
         after.steps_changed.connect(self._show)
         after.told.connect(self._refresh)
         workspace.case_changed.connect(self._show)
         workspace.classes_changed.connect(self._show)
         workspace.actions_changed.connect(self._refresh)
-        self._open(False)
-
-    def _lay_out(self) -> QWidget:
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(8, 2, 0, 2)
-        column.setSpacing(4)
-        for one in self.rows.values():
-            column.addWidget(one)
-        column.addWidget(self.note)
-        column.addWidget(Actions(self.measure))
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        layout.addWidget(self.button)
-        layout.addWidget(inside)
-        return inside
+        self._show()
 
     # -- what the user does -----------------------------------------------------------------------------------
 
@@ -108,10 +90,6 @@ class AfterPanel(QWidget):
 
     # -- shown ------------------------------------------------------------------------------------------------
 
-    def _open(self, opened: bool) -> None:
-        self._inside.setVisible(opened)
-        self._show()
-
     def _show(self, _: Any = None) -> None:
         workspace = self.context.workspace
         image, names = workspace.image(), [one.name for one in workspace.classes[1:]]
@@ -123,9 +101,7 @@ class AfterPanel(QWidget):
 
     def _refresh(self, _: Any = None) -> None:
         titles = [STEPS.facts(name)["title"].lower() for name, one in self.rows.items() if one.box.isChecked()]
-        opened = self.button.isChecked()
-        said = f"{len(titles)} steps" if len(titles) > 1 else next(iter(titles), "nothing")
-        self.button.setText("▾  After the net" if opened else f"▸  After the net: {said}")
+        self.say(f"{len(titles)} steps" if len(titles) > 1 else next(iter(titles), "nothing"))
         reason = self.after.why_not_try() if titles and self.context.workspace.model else ""
         self.note.setText(self.after.note or reason)
         self.note.setVisible(bool(self.note.text()))
@@ -140,7 +116,7 @@ class _StepRow(QWidget):
         facts = STEPS.facts(name)
         self.box = QCheckBox(facts["title"])
         self.box.setToolTip(STEPS.describe(name))
-        self.numbers = {key: _Number(key, one) for key, one in facts["options"].items() if one.kind != "classes"}
+        self.numbers = {key: _Number(one) for key, one in facts["options"].items() if one.kind != "classes"}
         self.classes = Choice(
             (("all classes", None),), facts["options"]["classes"].sentence, f"{facts['title']}: classes"
         )
@@ -194,35 +170,24 @@ class _StepRow(QWidget):
         self.classes.setVisible(checked and (len(self._names) > 1 or self.classes.value is not None))
 
 
-class _Number(QDoubleSpinBox):
+class _Number(Number):
     """An option with its unit; one that may be left out has its least value for that."""
 
-    def __init__(self, name: str, option: Option) -> None:
-        super().__init__()
+    def __init__(self, option: Option) -> None:
+        super().__init__(option.title, f"{option.title}. {option.sentence}")
         self._option, self._usual = option, option.usual or 0.0
-        self.setToolTip(f"{option.title}. {option.sentence}")
-        self.setAccessibleName(option.title)
         self.setKeyboardTracking(False)
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setFixedWidth(128)
         if option.kind == "share":
             self.setRange(0.0, 0.99)
             self.setSingleStep(0.05)
         else:
             self.setRange(0.0, 1e12)
-            self.setStepType(QDoubleSpinBox.StepType.AdaptiveDecimalStepType)
+            self.setStepType(Number.StepType.AdaptiveDecimalStepType)
         if option.usual is None:
             self.setSpecialValueText("any size")
         self.measure_in(None)
         self.show_value(None, False)
-
-    def wheelEvent(self, event: Any) -> None:
-        """Leave the wheel to the column: scrolling past must not change a plan."""
-        event.ignore()
-
-    def textFromValue(self, value: float) -> str:
-        """Write a number without the zeros at its end."""
-        return f"{value:.6g}"
 
     def measure_in(self, image: Volume | None) -> None:
         """Take unit and usual value from an image."""
@@ -249,11 +214,3 @@ class _Number(QDoubleSpinBox):
 def _unit(unit: str, power: int) -> str:
     short = {"um": "µm", "pixel": "px"}.get(unit, unit)
     return short + {1: "", 2: "²", 3: "³"}[power]
-
-
-def _once(parent: QWidget, milliseconds: int, call: Any) -> QTimer:
-    timer = QTimer(parent)
-    timer.setSingleShot(True)
-    timer.setInterval(milliseconds)
-    timer.timeout.connect(call)
-    return timer

@@ -8,6 +8,7 @@ from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QCheckBox, QGridLayout, QPushButton, QSlider, QVBoxLayout, QWidget
 
 from napari_unetseg.widgets.context import Context
+from napari_unetseg.widgets.drawer import Drawer
 from napari_unetseg.widgets.keys import HELP
 from napari_unetseg.widgets.parts import Action, Actions, Choice, Panel, label, row, set_role, swatch
 from napari_unetseg.widgets.theme import icon, readable_on
@@ -153,21 +154,9 @@ class AnnotatePanel(Panel):
         return box
 
     def _make_keys(self) -> QWidget:
-        self.keys = QPushButton("▸  Keys")
-        set_role(self.keys, "drawer")
-        self.keys.setToolTip("What the keyboard does while a layer of the workbench is chosen")
-        self.keys.setCheckable(True)
-        self.key_help = _key_help()
-        self.key_help.hide()
-        self.keys.toggled.connect(self.key_help.setVisible)
-        self.keys.toggled.connect(lambda on: self.keys.setText("▾  Keys" if on else "▸  Keys"))
-        box = QWidget()
-        layout = QVBoxLayout(box)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        layout.addWidget(self.keys)
-        layout.addWidget(self.key_help)
-        return box
+        self.keys = Drawer("Keys", "What the keyboard does while a layer of the workbench is chosen")
+        self.keys.add(_key_help())
+        return self.keys
 
     def _make_walk(self) -> QWidget:
         step = self.context.bridge.step_wanted.emit

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Qt, QUrl
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QListWidget, QListWidgetItem, QSpinBox, QWidget
+from qtpy.QtWidgets import QListWidget, QListWidgetItem, QWidget
 
 from napari_unetseg.widgets.context import Context, duration
-from napari_unetseg.widgets.parts import Action, Actions, Bar, Panel, label, title
+from napari_unetseg.widgets.fields import Form, Minutes, Number
+from napari_unetseg.widgets.parts import Action, Actions, Bar, Panel, label
 from napari_unetseg.widgets.tables import Cell, Table
 
 __all__ = ["ComparePanel"]
@@ -19,7 +20,6 @@ __all__ = ["ComparePanel"]
 _NAME = Qt.ItemDataRole.UserRole
 _USUAL = ("unet", "instant")
 _INSTANT = {"name": "instant", "title": "Instant: a random forest, no net", "sentence": "Trains in seconds."}
-_PLAIN = "plan's own"
 _SHOWN = (
     ("Net", "A net, and its loss where it is not the plan's"),
     ("Dice", "Mean ± standard deviation over the held-out images; 1 is perfect"),
@@ -44,9 +44,13 @@ class ComparePanel(Panel):
         super().__init__()
         self.context = context
         workspace = context.workspace
-        self.nets = _list("Nets to compare; two or more", 108)
-        self.losses = _list("Losses to compare: every net is trained with each", 62)
-        self.folds, self.minutes = QSpinBox(), QDoubleSpinBox()
+        self.nets = _list("Nets to compare; two or more")
+        self.losses = _list("What training makes small; every chosen net is trained with each")
+        self.folds = Number("Folds", "Parts that the images are divided into, whole images each; 5 is usual")
+        self.minutes = Minutes(
+            "Time of each training, in minutes",
+            "Of each training: 2 minutes for a first look, as long as you would train otherwise",
+        )
         self.estimate = label("", "muted")
         self.compare = Action(
             "Compare", "Train each on all folds but one and score it on that one, in turn", role="primary"
@@ -63,6 +67,7 @@ class ComparePanel(Panel):
         self.add(
             label("Which net is best on your own strokes? Each is scored on images that it never saw.", "muted"),
             self.nets,
+            label("Losses: what training makes small", "muted"),
             self.losses,
             self._make_form(),
             self.estimate,
@@ -92,11 +97,11 @@ class ComparePanel(Panel):
             left = duration(workspace.progress.left)
             return f"comparing, {left} left" if left else "comparing …", "next"
         best = self._best()
-        return (f"best: {best['net']}", "done") if best else ("optional", "")
+        return (f"best: {workspace.title_of(best['net'])}", "done") if best else ("optional", "")
 
     def start(self) -> None:
         """Compare what is ticked."""
-        self.context.do(self.context.workspace.compare, self.chosen(), self.folds.value(), self.minutes.value())
+        self.context.do(self.context.workspace.compare, self.chosen(), int(self.folds.value()), self.minutes.value())
 
     def chosen(self) -> list[str]:
         """What is ticked: nets, or with several losses ``net:loss`` each."""
@@ -113,18 +118,11 @@ class ComparePanel(Panel):
 
     def _make_form(self) -> QWidget:
         self.folds.setRange(2, 20)
-        self.folds.setAccessibleName("Folds")
-        self.folds.setToolTip("Parts that the images are divided into, whole images each; 5 is usual")
-        self.minutes.setRange(0.05, 10_000)
-        self.minutes.setSuffix(" min")
-        self.minutes.setAccessibleName("Time of each training, in minutes")
-        self.minutes.setToolTip("Of each training: 2 minutes for a first look, as long as you would train otherwise")
+        self.folds.setDecimals(0)
         box = QWidget()
-        form = QFormLayout(box)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        form.addRow(title("Folds"), self.folds)
-        form.addRow(title("Each training"), self.minutes)
+        form = Form(box)
+        form.field("Folds", self.folds)
+        form.field("Each training", self.minutes)
         return box
 
     # -- shown ------------------------------------------------------------------------------------------------
@@ -138,10 +136,14 @@ class ComparePanel(Panel):
         dims = image.ndim if image is not None else 2
         fitting = [net for net in known if dims == 3 or 2 in net["dims"]]
         facts = [*fitting, *([_INSTANT] if all(net["name"] != "instant" for net in known) else [])]
-        _fill(self.nets, [(net["name"], net["title"], net.get("sentence", "")) for net in facts], ticked)
-        losses = [("", f"Loss: {_PLAIN} ({workspace.plan.training.loss})", "The loss of the plan")]
-        losses += [(name, f"Loss: {name}", words) for name, words in workspace.losses.items()]
-        _fill(self.losses, losses, _ticked(self.losses) or [""])
+        _fill(self.nets, 5, [(net["name"], net["title"], net.get("sentence", "")) for net in facts], ticked)
+        usual = workspace.plan.training.loss
+        known = {**{usual: {"title": usual, "sentence": ""}}, **workspace.losses}
+        losses = [
+            ("" if name == usual else name, said["title"], f"{said['title']}\n{said['sentence']}")
+            for name, said in sorted(known.items(), key=lambda one: one[0] != usual)  # the plan's own comes first
+        ]
+        _fill(self.losses, 3, losses, _ticked(self.losses) or [""])
         self.refresh()
 
     def _on_project(self, project: Any = None) -> None:
@@ -165,11 +167,17 @@ class ComparePanel(Panel):
             widget.setVisible(found is not None)
         if found is None:
             return
-        best, tests = self._best(), found.get("tests", ())
+        best, tests, named = self._best(), found.get("tests", ()), self.context.workspace.title_of
         self.results.fill([self._result(row, best, tests) for row in self._rows()])
-        self.verdict.setText(_verdict(found, best, tests))
+        self.verdict.setText(_verdict(found, best, tests, named))
         rows = [
-            [Cell(row["case"]), Cell(row["net"]), Cell(row["class"]), Cell(row["dice"]), Cell(row["hausdorff95"])]
+            [
+                Cell(row["case"]),
+                Cell(named(row["net"])),
+                Cell(row["class"]),
+                Cell(row["dice"]),
+                Cell(row["hausdorff95"]),
+            ]
             for row in found.get("rows", ())
         ]
         self.cases.fill(rows)
@@ -190,7 +198,7 @@ class ComparePanel(Panel):
         p = _p(row["net"], best["net"], tests) if best else None
         same = best is not None and row["net"] == best["net"]
         chance = Cell("best") if same else Cell(p, None if p is None else _p_words(p))
-        return [Cell(row["net"]), dice, Cell(row["jaccard_mean"]), chance]
+        return [Cell(self.context.workspace.title_of(row["net"])), dice, Cell(row["jaccard_mean"]), chance]
 
     def _go(self, case: str) -> None:
         workspace = self.context.workspace
@@ -211,7 +219,7 @@ class ComparePanel(Panel):
 
     def refresh(self, _: Any = None) -> None:
         """Bring estimate and buttons up to date."""
-        workspace, nets = self.context.workspace, self.chosen()
+        workspace, nets, folds = self.context.workspace, self.chosen(), int(self.folds.value())
         busy = workspace.stage == "comparing"
         few = "" if len(nets) > 1 else "Tick at least two nets, or two losses."
         self.compare.set_why(workspace.why_not("compare") or few)
@@ -221,23 +229,30 @@ class ComparePanel(Panel):
         self.report.set_why("")
         for widget in (self.nets, self.losses, self.folds, self.minutes):
             widget.setEnabled(not busy)
-        seconds = workspace.comparison_seconds(nets, self.folds.value(), self.minutes.value())
-        count = len(nets) * self.folds.value()
+        seconds = workspace.comparison_seconds(nets, folds, self.minutes.value())
+        count = len(nets) * folds
         self.estimate.setText(f"{count} trainings, about {duration(seconds)}." if not few and not busy else "")
         self.estimate.setVisible(bool(self.estimate.text()))
         self._show_progress()
 
 
-def _verdict(found: Mapping[str, Any], best: Mapping[str, Any] | None, tests: Sequence[Mapping[str, Any]]) -> str:
+def _verdict(
+    found: Mapping[str, Any],
+    best: Mapping[str, Any] | None,
+    tests: Sequence[Mapping[str, Any]],
+    named: Callable[[str], str],
+) -> str:
     """What the numbers allow to say, in a sentence or two."""
     words = []
     if found["runs"] < found["expected"]:
         words.append(f"Stopped early: {found['runs']} of {found['expected']} trainings are done.")
     if found.get("failed"):
         failed = found["failed"][0]
-        words.append(f"{len(found['failed'])} failed; the first, {failed['net']}: {failed['error']}")
+        words.append(f"{len(found['failed'])} failed; the first, {named(failed['net'])}: {failed['error']}")
     if best is not None:
-        words.append(f"{best['net']} scores best: Dice {best['dice_mean']:.2f} on {best['cases']} held-out cases.")
+        words.append(
+            f"{named(best['net'])} scores best: Dice {best['dice_mean']:.2f} on {best['cases']} held-out cases."
+        )
         others = [test for test in tests if best["net"] in (test["net"], test["other"])]
         sure = [test for test in others if test["p_holm"] is not None and test["p_holm"] < 0.05]
         if others and not sure:
@@ -257,15 +272,17 @@ def _p_words(p: float) -> str:
     return "< .001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 1 else "1"
 
 
-def _list(tooltip: str, height: int) -> QListWidget:
+def _list(tooltip: str) -> QListWidget:
     made = QListWidget()
     made.setToolTip(tooltip)
-    made.setAccessibleName(tooltip.partition(";")[0].partition(":")[0])
-    made.setFixedHeight(height)
+    made.setAccessibleName(tooltip.partition(";")[0])
+    made.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    made.setTextElideMode(Qt.TextElideMode.ElideRight)
     return made
 
 
-def _fill(box: QListWidget, rows: Sequence[tuple[str, str, str]], ticked: Sequence[str]) -> None:
+def _fill(box: QListWidget, height: int, rows: Sequence[tuple[str, str, str]], ticked: Sequence[str]) -> None:
+    """Offer `rows` of name, text and tooltip, of which as many are in view as `height` says."""
     box.blockSignals(True)
     box.clear()
     for name, text, tip in rows:
@@ -275,6 +292,7 @@ def _fill(box: QListWidget, rows: Sequence[tuple[str, str, str]], ticked: Sequen
         item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
         item.setCheckState(Qt.CheckState.Checked if name in ticked else Qt.CheckState.Unchecked)
         box.addItem(item)
+    box.setFixedHeight(min(height, len(rows)) * box.sizeHintForRow(0) + 6)  # whole rows, and the padding around
     box.blockSignals(False)
 
 

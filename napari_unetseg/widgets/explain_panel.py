@@ -128,7 +128,7 @@ class ExplainPanel(Drawer):
     def _take_maps(self, explained: Explained | None) -> None:
         if explained is not None:
             self.map.set_options([(name, index) for index, name in enumerate(explained.names)])
-            self.map.set_value(len(explained.names) - 1 if "join" in explained.names[-1] else 0)  # the finest join
+            self.map.set_value(len(explained.names) - 1 if "level" in explained.names[-1] else 0)  # the finest level
             self.says.setText(explained.says)
         self._draw(explained)
 

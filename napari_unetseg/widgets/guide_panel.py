@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Shapes
-from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 from scipy import ndimage
 
 from napari_unetseg.widgets.context import Context
+from napari_unetseg.widgets.drawer import Drawer
 from napari_unetseg.widgets.layers import placement
 from napari_unetseg.widgets.overlays import add_overlay, go_to, remove_overlays
-from napari_unetseg.widgets.parts import Action, Actions, Bar, label, set_role
+from napari_unetseg.widgets.parts import Action, Actions, Bar, label
 from napari_unetseg.widgets.tables import Cell, Table
 from napari_unetseg.workspace.guiding import Guiding, Place, Slip
 
@@ -50,10 +51,9 @@ class GuidePanel(QWidget):
             "the background after every training; one in three is drawn at random",
         )
         self.reason = label("", "muted")
-        self.button = QPushButton()
-        self.button.setCheckable(True)
-        self.button.setToolTip("Strokes that may be slips of the hand: painted as one class, looking like another")
-        set_role(self.button, "drawer")
+        self.drawer = Drawer(
+            "Suspicious strokes", "Strokes that may be slips of the hand: painted as one class, looking like another"
+        )
         self.search = Action(
             "Check my strokes",
             "Small models learn two thirds of the strokes and judge the rest, in turn: some seconds. About half of "
@@ -70,25 +70,15 @@ class GuidePanel(QWidget):
         header = self.slips.horizontalHeader()
         header.setSectionResizeMode(1, header.ResizeMode.Stretch)
         self.slips.narrow({0: 34, 2: 40, 4: 58})
-        self._inside = self._lay_out()
-        self._connect()
-        self._open(False)
-        self._fill()
-
-    def _lay_out(self) -> QWidget:
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(8, 2, 0, 2)
-        column.setSpacing(4)
         self._choice = Actions(self.keep, self.erase, stretch=(1, 1))
-        for one in (Actions(self.search, self.stop), self.bar, self.found, self.slips, self.why, self._choice):
-            column.addWidget(one)
+        self.drawer.add(Actions(self.search, self.stop), self.bar, self.found, self.slips, self.why, self._choice)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(3)
-        for part in (Actions(self.next), self.reason, self.button, inside):
+        for part in (Actions(self.next), self.reason, self.drawer):
             layout.addWidget(part)
-        return inside
+        self._connect()
+        self._fill()
 
     def _connect(self) -> None:
         context, guiding = self.context, self.guiding
@@ -98,7 +88,7 @@ class GuidePanel(QWidget):
         self.stop.clicked.connect(guiding.stop_search)
         self.keep.clicked.connect(self._keep)
         self.erase.clicked.connect(self._erase)
-        self.button.toggled.connect(self._open)
+        self.drawer.button.toggled.connect(self.refresh)
         guiding.arrived.connect(self._arrive)
         guiding.slips_changed.connect(self._fill)
         guiding.changed.connect(self.refresh)
@@ -146,10 +136,6 @@ class GuidePanel(QWidget):
 
     # -- slips ------------------------------------------------------------------------------------------------
 
-    def _open(self, opened: bool) -> None:
-        self._inside.setVisible(opened)
-        self.refresh()
-
     def _fill(self, _: Any = None) -> None:
         names = [one.name for one in self.context.workspace.classes]
         self.slips.fill(
@@ -194,12 +180,12 @@ class GuidePanel(QWidget):
 
     def refresh(self, _: Any = None) -> None:
         """Bring buttons and sentences up to date."""
-        guiding, opened = self.guiding, self.button.isChecked()
+        guiding = self.guiding
         self.next.set_why(guiding.why_not_next())
         self.reason.setVisible(bool(self.reason.text()))
         count = len(guiding.slips)
-        said = "not checked" if not guiding.searched else (f"{count} to look at" if count else "none found")
-        self.button.setText("▾  Suspicious strokes" if opened else f"▸  Suspicious strokes: {said}")
+        found = f"{count} to look at" if count else "none found"
+        self.drawer.say(found if guiding.searched else "not checked")
         self.search.set_why("" if guiding.searching else guiding.why_not_search())
         self.search.setVisible(not guiding.searching)
         self.stop.setVisible(guiding.searching)

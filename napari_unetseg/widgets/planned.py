@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qtpy.QtWidgets import QFormLayout, QWidget
+from qtpy.QtWidgets import QWidget
 
 from napari_unetseg.widgets.context import Context
-from napari_unetseg.widgets.parts import Action, Choice, label, set_role, title
+from napari_unetseg.widgets.fields import Form
+from napari_unetseg.widgets.parts import Action, Choice, label, set_role
 
 __all__ = ["PlannedBox"]
 
@@ -49,15 +50,10 @@ class PlannedBox(QWidget):
         self.fields = {name: Choice(options, tip) for name, (_, options, tip) in _FIELDS.items()}
         self.ask = Action("What will be done?", "Every decision with its reason, the time and the memory it takes")
         self.told = label("", "muted")
-        form = QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form = Form(self, inset=8)
         for name, box in self.fields.items():
-            said = title(_FIELDS[name][0], inset=8)
-            said.setToolTip(box.toolTip().partition("\n")[0])
-            box.setAccessibleName(said.text())
+            form.field(_FIELDS[name][0], box)
             box.chosen.connect(lambda value, name=name: self._choose(name, value))
-            form.addRow(said, box)
         form.addRow(self.ask)
         form.addRow(self.told)
         self.ask.clicked.connect(self._ask)

@@ -91,7 +91,7 @@ class CurvesView(_View):
         self.kept: pg.InfiniteLine | None = None
         self.loss = _plot("Loss of each training step; lower is better")
         self.score = _plot("Score per class where the net was not trained; 1 is perfect")
-        self.score.setYRange(0, 1, padding=0.03)
+        _from_0_to_1(self.score)
         self.plots = [self.loss, self.score]
         self.loss.getViewBox().setLimits(minXRange=8)  # or steps would have decimals at first
         self.score.setXLink(self.loss)
@@ -173,7 +173,7 @@ class RoundsView(_View):
         super().__init__(look)
         self._rounds: tuple[Round, ...] = ()
         self.score = _plot("Score of each round per class where the net was not trained; 1 is perfect", height=132)
-        self.score.setYRange(0, 1, padding=0.03)
+        _from_0_to_1(self.score)
         self.score.getAxis("bottom").setTickSpacing(1, 1)
         self.plots = [self.score]
         self.shown = Choice(METRICS, "Dice: 2 · overlap / (mask + truth). Jaccard: overlap / union. Both 0 to 1.")
@@ -231,7 +231,7 @@ class WorthView(_View):
             "Most new strokes are painted where the mask was wrong: the mask as a whole is better than this.",
             height=132,
         )
-        self.score.setYRange(0, 1, padding=0.03)
+        _from_0_to_1(self.score)
         self.plots = [self.score]
         self.sentence = label("")
         self.details = label("", "muted")
@@ -361,6 +361,11 @@ def _describe(plot: pg.PlotWidget, text: str) -> None:
     """Say in words what the plot shows, to screen readers and in the tooltip."""
     plot.setAccessibleDescription(text)
     plot.setToolTip(f"{plot.property('about')}\n{text}")
+
+
+def _from_0_to_1(plot: pg.PlotWidget) -> None:
+    plot.setYRange(0, 1, padding=0.05)
+    plot.getAxis("left").setTicks([[(0, "0"), (0.5, "0.5"), (1, "1")], []])
 
 
 def _plot(tooltip: str, height: int = 96) -> pg.PlotWidget:

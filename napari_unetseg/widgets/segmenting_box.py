@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
-from qtpy.QtWidgets import QFormLayout, QLabel, QWidget
+from qtpy.QtWidgets import QLabel, QWidget
 
 from napari_unetseg.plan import DataPlan, InferencePlan
 from napari_unetseg.widgets.context import Context
-from napari_unetseg.widgets.parts import Choice, title
+from napari_unetseg.widgets.fields import Form
+from napari_unetseg.widgets.parts import Choice
 
 __all__ = ["SegmentingBox"]
 
@@ -63,20 +64,14 @@ class SegmentingBox(QWidget):
         self.context = context
         self.fields: dict[tuple[str, str], Choice] = {}
         self._titles: dict[tuple[str, str], QLabel] = {}
-        form = QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form = Form(self, inset=8)
         for (section, name), (words, options, tip) in _ROWS.items():
             about = _SECTIONS[section].model_fields[name].description
             box = Choice(
                 options, f"{tip} It holds for models trained from now on.\n\nPlan field {section}.{name}: {about}"
             )
-            said = title(words, inset=8)
-            said.setToolTip(tip)
-            box.setAccessibleName(words)
             box.chosen.connect(lambda value, key=(section, name): self._choose(key, value))
-            form.addRow(said, box)
-            self.fields[section, name], self._titles[section, name] = box, said
+            self.fields[section, name], self._titles[section, name] = box, form.field(words, box)
         workspace = context.workspace
         workspace.plan_changed.connect(self._show)
         workspace.case_changed.connect(self._show)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QWidget
+from qtpy.QtWidgets import QWidget
 
 from napari_unetseg.widgets.advanced import AdvancedDrawer
 from napari_unetseg.widgets.context import Context, duration
+from napari_unetseg.widgets.fields import Form, Minutes
 from napari_unetseg.widgets.net_picker import NetPicker
 from napari_unetseg.widgets.outlook import Outlook
-from napari_unetseg.widgets.parts import Action, Actions, Bar, Choice, Panel, label, lock, title
+from napari_unetseg.widgets.parts import Action, Actions, Bar, Choice, Panel, label, lock
 from napari_unetseg.widgets.path import named
 from napari_unetseg.widgets.plots import Plots
 
@@ -94,13 +95,10 @@ class TrainPanel(Panel):
         return ("ready", "next") if not workspace.why_not("train") else ("", "")
 
     def _make_form(self) -> QWidget:
-        self.minutes = QDoubleSpinBox()
-        self.minutes.setRange(0.05, 100_000)
-        self.minutes.setDecimals(2)
-        self.minutes.setSingleStep(1)
-        self.minutes.setSuffix(" min")
-        self.minutes.setToolTip("Training ends after this time; 2 minutes for a first look, 10 to 60 for a good model")
-        self.minutes.setAccessibleName("Time for the training, in minutes")
+        self.minutes = Minutes(
+            "Time for the training, in minutes",
+            "Training ends after this time; 2 minutes for a first look, 10 to 60 for a good model",
+        )
         self.minutes.valueChanged.connect(self._on_minutes)
         self.dims = Choice(
             _DIMS,
@@ -109,13 +107,10 @@ class TrainPanel(Panel):
             "Planes or volumes",
         )
         self.dims.chosen.connect(self._choose_dims)
-        self._dims_label = title("Planes or volumes")
         box = QWidget()
-        form = QFormLayout(box)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        form.addRow(title("Time"), self.minutes)
-        form.addRow(self._dims_label, self.dims)
+        form = Form(box)
+        form.field("Time", self.minutes)
+        self._dims_label = form.field("Planes or volumes", self.dims)
         return box
 
     # -- plan -------------------------------------------------------------------------------------------------

@@ -160,13 +160,13 @@ def nets(args: Args, control: Control, bench: Bench) -> Run:
     """Facts about every net, and about the parts they can be composed of.
 
     ``{dims, in_channels, outputs}`` to ``{nets: [...], parts: {block: {name: sentence}, skip: ...}, losses: {name:
-    sentence}}``.
+    {title, sentence}}}``.
     """
     parts = {"block": BLOCKS, "down": DOWNS, "up": UPS, "skip": SKIPS}
     return {
         "nets": (yield from bench.nets(args.get("dims"), args.get("in_channels", 1), args.get("outputs", 1))),
         "parts": {kind: {part: one.facts(part)["sentence"] for part in one} for kind, one in parts.items()},
-        "losses": {name: LOSSES.describe(name) for name in LOSSES},
+        "losses": {name: {key: LOSSES.facts(name)[key] for key in ("title", "sentence")} for name in LOSSES},
     }
 
 

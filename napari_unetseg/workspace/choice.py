@@ -42,10 +42,16 @@ class Choice(Desk):
         return plan
 
     def title_of(self, net: str) -> str:
-        """What people call an architecture: ``"U-Net"`` for ``"unet"``; its name while no more is known."""
+        """What people call an architecture: ``"U-Net"`` for ``"unet"``; its name while no more is known.
+
+        ``"unet:dice"``, a net with a loss, is ``"U-Net, overlap (Dice)"``.
+        """
         if net == "instant":
             return "instant model"
-        return next((str(facts["title"]) for facts in self.nets if facts["name"] == net), net)
+        net, _, loss = net.partition(":")
+        title = next((str(facts["title"]) for facts in self.nets if facts["name"] == net), net)
+        said = self.losses.get(loss, {}).get("title", loss)
+        return f"{title}, {said[0].lower()}{said[1:]}" if said else title
 
     def ask_nets(self) -> None:
         """Have the facts about the architectures computed, for images like the one in hand; see `nets_changed`.

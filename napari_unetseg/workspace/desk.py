@@ -65,7 +65,7 @@ class Desk:
         self.plan = Plan().change(training={"minutes": MINUTES})
         self.nets: tuple[dict[str, Any], ...] = ()
         self.parts: dict[str, dict[str, str]] = {}
-        self.losses: dict[str, str] = {}
+        self.losses: dict[str, dict[str, str]] = {}
         self.net_check: dict[str, Any] = {}
         self.stage = "idle"
         self.stopping = False

@@ -133,5 +133,5 @@ def test_keys_walk_choose_and_are_listed(bench, volume):
     assert not volume.mask.visible
     press(bench, "N")
     assert bench.workspace.case != "volume"
-    bench.annotate.keys.click()
-    assert not bench.annotate.key_help.isHidden()
+    bench.annotate.keys.button.click()
+    assert not bench.annotate.keys.inside.isHidden()

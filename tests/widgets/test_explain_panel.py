@@ -23,7 +23,7 @@ def why(bench, jobs, tmp_path):
 
 def explained(jobs, tmp_path, number=2, index=None, region=None):
     maps = np.random.default_rng(0).random((number, 40, 60), np.float32)
-    names = [f"join {n + 1} of {number}" for n in range(number)]
+    names = [f"level {n + 1} of {number}" for n in range(number)]
     paths = arrays(tmp_path, maps=maps, **({} if region is None else {"region": region}))
     found = {"names": names, "legend": "Bright where.", "class": "object", "class_index": 1, "index": index}
     voxels = None if region is None else int(region.sum())

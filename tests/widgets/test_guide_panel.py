@@ -85,7 +85,7 @@ def slips(bench, jobs):
     labels[20:25, 3:9] = 1
     bench.context.bridge.annotation.data[...] = labels
     bench.context.bridge.flush()
-    bench.guide.button.setChecked(True)
+    bench.guide.drawer.button.setChecked(True)
     bench.guide.search.click()
     stroke = {"case": "plane-a", "index": None, "point": [13, 34], "box": [[12, 15], [31, 39]], "painted": 1}
     other = {**stroke, "case": "volume", "index": 2, "box": [[0, 5], [0, 5]], "painted": 0, "predicted": 1}
@@ -117,7 +117,7 @@ def test_a_stroke_that_is_kept_is_not_named_again(slips, bench, jobs):
     stroke = {"case": "volume", "index": 2, "point": [2, 2], "box": [[0, 5], [0, 5]], "painted": 0, "predicted": 1}
     answer(jobs, "doubtful_strokes", {"strokes": [{**stroke, "voxels": 9, "reason": "Odd."}]})
     assert slips.guiding.slips == ()
-    assert slips.button.text() == "▾  Suspicious strokes"
+    assert slips.drawer.button.text() == "▾  Suspicious strokes"
     assert "No stroke is contradicted" in slips.found.text()
 
 

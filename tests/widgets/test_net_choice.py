@@ -178,10 +178,10 @@ def test_the_row_paints_in_both_themes(bench, facts):
 
 def test_the_drawer_is_closed_and_everything_is_decided(bench, facts):
     drawer = bench.train.advanced
-    assert drawer._inside.isHidden()
+    assert drawer.inside.isHidden()
     assert drawer.button.text().endswith("all decided for me")
     click(drawer.button)
-    assert not drawer._inside.isHidden()
+    assert not drawer.inside.isHidden()
     boxes = [*drawer.fields.values(), *drawer.parts.values()]
     assert all(box.value is None for box in boxes)
     assert all(box.toolTip() for box in boxes)

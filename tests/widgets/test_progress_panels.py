@@ -137,7 +137,11 @@ def found(out):
 def test_nets_are_compared_from_the_window(bench, jobs, tmp_path):
     panel = bench.compare
     strokes(bench)
-    bench.workspace.nets, bench.workspace.losses = tuple(NETS), {"dice": "One minus Dice."}
+    bench.workspace.nets, bench.workspace.losses = (
+        tuple(NETS),
+        {"dice": {"title": "Overlap (Dice)", "sentence": "Alike."}},
+    )
+    assert bench.workspace.title_of("unet:dice") == "Unet, overlap (Dice)"
     bench.workspace.nets_changed.emit(bench.workspace.nets)
     tick(panel.nets, "unet")
     assert panel.compare.why == "Tick at least two nets, or two losses."
@@ -159,16 +163,16 @@ def test_nets_are_compared_from_the_window(bench, jobs, tmp_path):
     jobs.tell("Done", result=found(tmp_path))
     assert panel.bar.isHidden()
     assert panel.verdict.text() == (
-        "mildnet scores best: Dice 0.80 on 2 held-out cases. With 2 independent cases that may be chance."
+        "Mildnet scores best: Dice 0.80 on 2 held-out cases. With 2 independent cases that may be chance."
     )
     rows = [[panel.results.item(row, column).text() for column in range(4)] for row in range(2)]
-    assert rows == [["unet", "0.70 ± 0.10", "0.35", ".500"], ["mildnet", "0.80", "0.40", "best"]]
+    assert rows == [["Unet", "0.70 ± 0.10", "0.35", ".500"], ["Mildnet", "0.80", "0.40", "best"]]
     assert [panel.cases.item(row, 0).text() for row in range(2)] == ["plane-b", "plane-a"], "the worst first"
     assert panel.cases.isColumnHidden(4), "no distance could be measured"
     bench.workspace.select_case("plane-a")
     panel.cases.cellClicked.emit(0, 0)
     assert bench.workspace.case == "plane-b"
-    assert panel.summary() == ("best: mildnet", "done")
+    assert panel.summary() == ("best: Mildnet", "done")
 
 
 def test_the_difference_between_rounds_is_a_layer_that_goes_away_again(bench):
