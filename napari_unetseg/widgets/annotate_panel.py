@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QCheckBox, QGridLayout, QPushButton, QSlider, QVBoxLa
 
 from napari_unetseg.widgets.context import Context
 from napari_unetseg.widgets.drawer import Drawer
+from napari_unetseg.widgets.fields import tab_after
 from napari_unetseg.widgets.keys import HELP
 from napari_unetseg.widgets.parts import Action, Actions, Choice, Panel, label, row, set_role, swatch
 from napari_unetseg.widgets.theme import icon, readable_on
@@ -189,6 +190,7 @@ class AnnotatePanel(Panel):
                 )
                 self._grid.addWidget(button, index // 2, index % 2)
                 self.classes.append(button)
+            tab_after(self._hint, *self.classes)
         for button, one in zip(self.classes, classes, strict=True):
             button.setIcon(swatch(one.colour))
         self.refresh()

@@ -8,6 +8,7 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QColorDialog, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
 from napari_unetseg.widgets.context import Context
+from napari_unetseg.widgets.fields import tab_after
 from napari_unetseg.widgets.parts import Action, Actions, Panel, label, row, set_role, swatch
 from napari_unetseg.widgets.theme import SERIES
 from napari_unetseg.workspace import Class
@@ -121,6 +122,7 @@ class ClassesPanel(Panel):
             line.setLayout(row(button, edit, key, stretch=(0, 1, 0)))
             self._rows_box.addWidget(line)
             self.rows.append((button, edit))
+        tab_after(self._hint, *(one for pair in self.rows for one in pair))
 
     def refresh(self) -> None:
         """Bring the buttons up to date."""
@@ -128,6 +130,6 @@ class ClassesPanel(Panel):
         reason = workspace.why_not("add_images")
         self.add_class.set_why(reason)
         count = len(workspace.classes)
-        few = "Background and one class are the least." if count <= 2 else ""
+        few = "Background and one class have to stay." if count <= 2 else ""
         used = count and workspace.stroke_counts().get(workspace.classes[-1].name)
         self.remove_class.set_why(reason or few or ("The last class has strokes." if used else ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from qtpy.QtCore import Qt
@@ -9,7 +10,15 @@ from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QLabel, QWidget
 
 from napari_unetseg.widgets.parts import title
 
-__all__ = ["Form", "Minutes", "Number"]
+__all__ = ["Form", "Minutes", "Number", "tab_after"]
+
+
+def tab_after(anchor: QWidget, *made: QWidget) -> None:
+    """Have Tab reach widgets that were made late where they stand, after `anchor`, and not last of all."""
+    while anchor.focusPolicy() == Qt.FocusPolicy.NoFocus and anchor.parent() is not None:
+        anchor = anchor.previousInFocusChain()  # Qt puts nothing after a widget that Tab passes over
+    for before, one in itertools.pairwise((anchor, *made)):
+        QWidget.setTabOrder(before, one)
 
 
 class Number(QDoubleSpinBox):

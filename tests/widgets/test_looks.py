@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractItemView,
@@ -146,3 +147,19 @@ def test_the_dock_stays_narrow(bench):
     bar = bench.column.verticalScrollBar().sizeHint().width()
     wide = {one.content.title: one.minimumSizeHint().width() for one in bench.sections}
     assert bench.column.widget().minimumSizeHint().width() + bar <= WIDTH, wide
+
+
+def test_tab_goes_from_top_to_bottom(bench):
+    """Also to what is made late: the fields and buttons of the classes."""
+    bench.classes.append()
+    for section in bench.sections:
+        section.set_open(True)
+    QApplication.processEvents()
+    page, one, found = bench.column.widget(), bench.sections[0], []
+    while (one := one.nextInFocusChain()) is not bench.sections[0]:
+        if page.isAncestorOf(one) and one.isVisible() and one.focusPolicy() & Qt.FocusPolicy.TabFocus:
+            found.append(one)
+    assert {*bench.annotate.classes, *(edit for _, edit in bench.classes.rows)} <= set(found)
+    tops = [one.mapTo(page, QPoint(0, one.height() // 2)).y() for one in found]
+    back = [(a, b) for a, b, y, z in zip(found, found[1:], tops, tops[1:], strict=False) if z < y - 8]
+    assert not back, [(type(a).__name__, a.accessibleName(), b.accessibleName()) for a, b in back]
