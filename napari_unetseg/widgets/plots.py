@@ -101,8 +101,8 @@ class CurvesView(_View):
         self._loss_title = label("Loss", "muted", wrap=False)
         self._score_title = label("held out", "muted", wrap=False)
         self._loss_now = label("", "muted", wrap=False)
-        self._score_now = label("", "muted")  # may be wide: many classes, long names
         self._loss_now.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self._score_now = label("", "muted")  # may be wide: many classes, long names
         self._score_now.setTextFormat(Qt.TextFormat.RichText)  # each name with a dot in the colour of its curve
         self.column.addLayout(row(self.shown, self._score_title, stretch=(0, 1)))
         self.column.addWidget(self._score_now)
@@ -300,11 +300,9 @@ class Plots(QWidget):
     def __init__(self, look: Look) -> None:
         super().__init__()
         self.training, self.rounds, self.worth = CurvesView(look), RoundsView(look), WorthView(look)
-        self.views: Mapping[str, _View] = {
-            "This training": self.training,
-            "Rounds": self.rounds,
-            "More strokes?": self.worth,
-        }
+        self.views: Mapping[str, _View] = dict(
+            zip(("This training", "Rounds", "More strokes?"), (self.training, self.rounds, self.worth), strict=True)
+        )
         tips = (
             "Loss and held-out scores while it trains",
             "Held-out scores of every round",
@@ -365,7 +363,9 @@ def _describe(plot: pg.PlotWidget, text: str) -> None:
 
 def _from_0_to_1(plot: pg.PlotWidget) -> None:
     plot.setYRange(0, 1, padding=0.05)
-    plot.getAxis("left").setTicks([[(0, "0"), (0.5, "0.5"), (1, "1")], []])
+    axis = plot.getAxis("left")
+    axis.setTicks([[(0, "0"), (0.5, "0.5"), (1, "1")], []])
+    axis.setStyle(hideOverlappingLabels=False)
 
 
 def _plot(tooltip: str, height: int = 96) -> pg.PlotWidget:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QEvent, QPoint, Qt
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractItemView,
@@ -154,6 +154,7 @@ def test_tab_goes_from_top_to_bottom(bench):
     bench.classes.append()
     for section in bench.sections:
         section.set_open(True)
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)  # those of before
     QApplication.processEvents()
     page, one, found = bench.column.widget(), bench.sections[0], []
     while (one := one.nextInFocusChain()) is not bench.sections[0]:
