@@ -362,10 +362,8 @@ def _describe(plot: pg.PlotWidget, text: str) -> None:
 
 
 def _from_0_to_1(plot: pg.PlotWidget) -> None:
-    plot.setYRange(0, 1, padding=0.05)
-    axis = plot.getAxis("left")
-    axis.setTicks([[(0, "0"), (0.5, "0.5"), (1, "1")], []])
-    axis.setStyle(hideOverlappingLabels=False)
+    plot.setYRange(0, 1, padding=0.15)  # with room for the labels at both ends
+    plot.getAxis("left").setTicks([[(0, "0"), (0.5, "0.5"), (1, "1")], []])
 
 
 def _plot(tooltip: str, height: int = 96) -> pg.PlotWidget:
