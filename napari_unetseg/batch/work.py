@@ -102,7 +102,7 @@ class Segmenter:
             if isinstance(loaded.image, LazyVolume):
                 entry = yield from segment_large(job, loaded.image, self.ensemble, self.outputs, control)
                 facts = self._facts(loaded.seconds + time.monotonic() - begin)
-                return {**entry, **loaded.file, **_known_mask(Path(entry["mask"])), **facts}
+                return {**entry, **_known(job, loaded, Path(entry["mask"])), **facts}
             return (yield from self.ensemble.believe(loaded.image, control))
         except Stopped:
             raise
@@ -143,8 +143,7 @@ class Segmenter:
                 "classes": measure_classes(classes, labels, ensemble.classes),
                 "objects": objects is not None,
                 **look_at(probability, classes, image, ensemble.models[0]),
-                **loaded.file,
-                **_known_mask(written),
+                **_known(job, loaded, written),
                 **self._facts(loaded.seconds + seconds + time.monotonic() - begin),
             }
         except Exception as error:
@@ -216,9 +215,11 @@ def _write_float(path: Path, data: np.ndarray, image: Volume) -> None:
     write(path, Volume(data.astype(np.float32), image.geometry, image.path, image.header), like=image)
 
 
-def _known_mask(path: Path) -> Entry:
-    state = file_state(path)  # first: what changes it from here on shows
-    return {"mask_hash": hash_file(path), "mask_state": state}
+def _known(job: Job, loaded: Loaded, mask: Path) -> Entry:
+    """Hash and state of image and mask; no hash of an image that was changed while it was segmented, so done again."""
+    state = file_state(mask)  # before its hash: what changes it from here on shows
+    image = loaded.file if file_state(job.file) == loaded.file["image_state"] else {"image_hash": ""}
+    return {**image, "mask_hash": hash_file(mask), "mask_state": state}
 
 
 def _hash_anyway(file: Path) -> str:

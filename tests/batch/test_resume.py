@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import napari_unetseg as nus
-from napari_unetseg.batch import Outputs, segment_folder, undo_run
+from napari_unetseg.batch import Outputs, segment_folder, undo_run, work
 from napari_unetseg.batch import ledger as ledgers
 from napari_unetseg.batch.ledger import Ledger, file_state, hash_file
 from napari_unetseg.batch.local import run_here
@@ -159,6 +159,22 @@ def test_a_run_of_an_earlier_version_is_gone_on_with_and_still_taken_back_as_a_w
     undone = undo_run(out)
     assert (undone.removed, undone.kept) == (1, ())  # the first, which this run only looked at, is none of its masks
     assert [path.name for path in out.rglob("*.tif")] == ["000.tif"]
+
+
+def test_an_image_that_is_changed_while_it_is_segmented_is_done_again(model, many, tmp_path, monkeypatch):
+    folder, out, real = many(2), tmp_path / "out", work.opened
+
+    def opened(file, *more):
+        image = real(file, *more)
+        if file.name == "001.tif":  # somebody writes it when it has just been read
+            nus.write(file, nus.Volume(np.arange(1024, dtype=np.uint16).reshape(1, 32, 32)))
+        return image
+
+    monkeypatch.setattr(work, "opened", opened)
+    segment_folder(folder, model, out)
+    monkeypatch.undo()
+    for again in ("done", "done before"):
+        assert statuses(segment_folder.events(folder, model, out)) == ["done before", again]
 
 
 def test_a_folder_that_is_an_image_has_the_state_of_all_that_is_in_it(tmp_path):
