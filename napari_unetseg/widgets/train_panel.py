@@ -11,7 +11,7 @@ from napari_unetseg.widgets.context import Context, duration
 from napari_unetseg.widgets.fields import Form, Minutes
 from napari_unetseg.widgets.net_picker import NetPicker
 from napari_unetseg.widgets.outlook import Outlook
-from napari_unetseg.widgets.parts import Action, Actions, Bar, Choice, Panel, label, lock
+from napari_unetseg.widgets.parts import Action, Actions, Bar, Choice, Panel, label, lock, set_role
 from napari_unetseg.widgets.path import named
 from napari_unetseg.widgets.plots import Plots
 
@@ -184,6 +184,7 @@ class TrainPanel(Panel):
         self.train.setText("Train again" if workspace.rounds else "Train")
         training = workspace.stage == "training"
         left = workspace.unfinished
+        set_role(self.train, "" if left else "primary")  # one coloured button at a time
         self.resume.setVisible(bool(left))
         self.resume.setText(f"Resume {named(left).lower()}" if left else "Resume")
         self.resume.set_why(workspace.why_not("resume") if left else "")

@@ -224,6 +224,7 @@ def test_a_training_that_was_interrupted_is_offered_to_go_on(bench, jobs):
     assert "Round 1 was interrupted: press Resume" in bench.next.text()
     assert bench.sections[3].state == "round 1 interrupted"
     assert bench.train.resume.text() == "Resume round 1"
+    assert (bench.train.resume.property("role"), bench.train.train.property("role")) == ("primary", "")
     click(bench.train.resume)
     assert bench.workspace.stage == "training"
     assert jobs.submitted[-1][1]["resume"]
