@@ -167,7 +167,7 @@ def test_an_image_that_is_changed_while_it_is_segmented_is_done_again(model, man
     def opened(file, *more):
         image = real(file, *more)
         if file.name == "001.tif":  # somebody writes it when it has just been read
-            nus.write(file, nus.Volume(np.arange(1024, dtype=np.uint16).reshape(1, 32, 32)))
+            nus.write(file, nus.Volume(image.data[:, ::-1].copy(), image.geometry))
         return image
 
     monkeypatch.setattr(work, "opened", opened)
