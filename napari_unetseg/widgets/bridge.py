@@ -69,7 +69,7 @@ class Bridge(QObject):
         self.edits = Edits(self)
         self._moved = timer(self, 100, self.tell_view)
         self._views = Views(self)
-        self._heard = (
+        self._heard: tuple[tuple[Any, Callable[..., None]], ...] = (
             (workspace.project_changed, self._on_project),
             (workspace.case_changed, self.show_case),
             (workspace.classes_changed, self._recolour),
@@ -77,7 +77,7 @@ class Bridge(QObject):
             (workspace.prediction_changed, self._show_prediction),
             (workspace.actions_changed, self._lock),
         )
-        self._seen = (
+        self._seen: tuple[tuple[Any, Callable[..., None]], ...] = (
             (viewer.dims.events.current_step, self._on_dims),
             (viewer.layers.events.removed, self._on_removed),
             (viewer.layers.events.inserted, self._agree_on_units),
@@ -395,5 +395,5 @@ class Bridge(QObject):
         for signal, slot in self._seen:
             signal.disconnect(slot)
         self._views.close()
-        for signal, slot in self._heard:
-            signal.disconnect(slot, missing_ok=True)
+        for heard, slot in self._heard:
+            heard.disconnect(slot, missing_ok=True)

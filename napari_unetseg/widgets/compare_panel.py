@@ -138,10 +138,10 @@ class ComparePanel(Panel):
         facts = [*fitting, *([_INSTANT] if all(net["name"] != "instant" for net in known) else [])]
         _fill(self.nets, 5, [(net["name"], net["title"], net.get("sentence", "")) for net in facts], ticked)
         usual = workspace.plan.training.loss
-        known = {**{usual: {"title": usual, "sentence": ""}}, **workspace.losses}
+        offered: dict[str, dict[str, str]] = {**{usual: {"title": usual, "sentence": ""}}, **workspace.losses}
         losses = [
             ("" if name == usual else name, said["title"], f"{said['title']}\n{said['sentence']}")
-            for name, said in sorted(known.items(), key=lambda one: one[0] != usual)  # the plan's own comes first
+            for name, said in sorted(offered.items(), key=lambda one: one[0] != usual)  # the plan's own comes first
         ]
         _fill(self.losses, 3, losses, _ticked(self.losses) or [""])
         self.refresh()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, cast
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QLabel, QWidget
@@ -15,8 +15,8 @@ __all__ = ["Form", "Minutes", "Number", "tab_after"]
 
 def tab_after(anchor: QWidget, *made: QWidget) -> None:
     """Have Tab reach widgets that were made late where they stand, after `anchor`, and not last of all."""
-    while anchor.focusPolicy() == Qt.FocusPolicy.NoFocus and anchor.parent() is not None:
-        anchor = anchor.previousInFocusChain()  # Qt puts nothing after a widget that Tab passes over
+    while anchor.focusPolicy() == Qt.FocusPolicy.NoFocus and anchor.parentWidget() is not None:
+        anchor = cast("QWidget", anchor.previousInFocusChain())  # Qt puts nothing after what Tab passes over
     for before, one in itertools.pairwise((anchor, *made)):
         QWidget.setTabOrder(before, one)
 

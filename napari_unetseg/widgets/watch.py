@@ -148,7 +148,7 @@ def slice_of(layer: Labels, viewer: Viewer, axis: int) -> int:
     return int(np.clip(index, 0, layer.data.shape[axis] - 1))
 
 
-def timer(owner: QObject, interval: int, slot: Callable[[], None]) -> QTimer:
+def timer(owner: QObject, interval: int, slot: Callable[[], object]) -> QTimer:
     """A timer that fires once, `interval` milliseconds after its last start."""
     made = QTimer(owner)
     made.setSingleShot(True)
