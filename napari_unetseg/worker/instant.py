@@ -54,6 +54,12 @@ class _Picture:
         """Strokes as ``(Z, Y, X)``."""
         return self.strokes if self.strokes.ndim == 3 else self.strokes[None]
 
+    @property
+    def painted(self) -> list[int]:
+        """Classes that have strokes, the background 1."""
+        rows = self.strokes[self.strokes.any(axis=-1)]
+        return np.unique(rows[rows > 0]).tolist()
+
     def pixels(self, plane: int, window: tuple[slice, slice]) -> np.ndarray:
         """Normalised ``(C, Y, X)`` of a window."""
         data = self.volume.data if self.strokes.ndim == 2 else self.volume.data[:, plane]
@@ -68,9 +74,9 @@ class _Live:
     classes: tuple[str, ...]
     channels: int
     how: Normalisation
-    fitted: frozenset[str]  # images whose strokes `how` was fitted to
     plan: Plan
     net: Any
+    fitted: set[tuple[str, int]] = field(default_factory=set)  # images and classes whose strokes `how` was fitted to
     pictures: dict[str, _Picture] = field(default_factory=dict)
     features: OrderedDict[Tile, torch.Tensor] = field(default_factory=OrderedDict)
     learned: Any = None  # the strokes that the net knows
@@ -168,7 +174,7 @@ def _begin(project: Project, case: str) -> _Live:
     plan = instant_plan(Plan(), 2, image.data.shape[0], (1.0, 1.0), outputs)
     torch.manual_seed(0)
     net: Any = build(plan.net).net
-    live = _Live(str(project.path), project.classes, image.data.shape[0], how, frozenset([case]), plan, net)
+    live = _Live(str(project.path), project.classes, image.data.shape[0], how, plan, net)
     _read(live, project, case)
     picture = live.pictures[case]
     middle = len(picture.planes) // 2
@@ -206,12 +212,13 @@ def _read_others(live: _Live, args: Args, case: str, begin: float) -> list[str]:
 
 
 def _fit_to(live: _Live, names: Sequence[str]) -> None:
-    """Fit the normalisation again when more images have strokes: only several tell what makes them alike."""
-    painted = frozenset(name for name in names if live.pictures[name].strokes.any())
-    if painted <= live.fitted:
+    """Fit the normalisation again when more images have strokes of more classes: several tell what makes them alike."""
+    painted = {(name, number) for name in names for number in live.pictures[name].painted}
+    images = dict.fromkeys(name for name, _ in sorted(painted))
+    if len(images) < 2 or painted <= live.fitted:
         return
-    live.fitted = painted
-    shown = ((name, live.pictures[name]) for name in painted)
+    live.fitted |= painted
+    shown = ((name, live.pictures[name]) for name in images)
     how = fit_normalisation(Sample(name, one.volume, *to_mask(one.strokes)) for name, one in shown)
     if how.kind != live.how.kind:
         live.how, live.learned = how, None

@@ -95,10 +95,14 @@ def test_images_that_only_their_percentiles_make_alike_are_normalised_by_them(tm
         truths[name][:rows] = True
         image = brightness * (0.2 + truths[name] + rng.normal(0, 0.05, (64, 64)))
         project.add_array(name, Volume(image[None].astype(np.float32)))
-    answers = {}
+    answers, strokes = {}, {}
     for name in ("a", "b", "c"):
-        if name != "c":
-            project.annotate(name, np.where(np.arange(64) % 8 < 2, truths[name] + 1, 0).astype(np.uint8))
+        whole = np.where(np.arange(64) % 8 < 2, truths[name] + 1, 0).astype(np.uint8)
+        for number in (1, 2) if name != "c" else ():  # one class after the other, as they are painted
+            strokes[name] = np.where(whole <= number, whole, 0)
+            project.annotate(name, strokes[name])
+            args = {"project": str(project.path), "case": name, "annotated": list(strokes), "strokes": (name, number)}
+            finish(VERBS["instant"](args, Control(), bench))
         args = {"project": str(project.path), "case": name, "annotated": ["a", "b"], "strokes": name}
         answers[name] = finish(VERBS["instant"](args, Control(), bench))
     assert bench.live.how.kind == "percentile"
