@@ -114,6 +114,29 @@ def test_who_leaves_finds_every_step_in_the_checkpoint(folder, tmp_path):
     np.testing.assert_allclose([e.loss for e in rest], whole[9:], rtol=1e-5)
 
 
+class Leaving(Control):
+    """Leaves when it is polled, once told to."""
+
+    ready = False
+
+    def poll(self):
+        if self.ready:
+            self.leave()
+        super().poll()
+
+
+@pytest.mark.parametrize("validating", [False, True])
+def test_who_leaves_after_the_last_step_has_it_scored_on_return(validating, folder, tmp_path):
+    control = Leaving()
+    run = fine_tune.events(folder, quick(), folder=tmp_path / "m", control=control)
+    next(event for event in run if isinstance(event, StepDone) and event.step == 18)
+    control.ready, control.left, control.stopped = validating, not validating, not validating
+    with pytest.raises(Stopped, match="broken off"):
+        list(run)
+    rest = list(fine_tune.events(folder, quick(), folder=tmp_path / "m", resume=True))
+    assert [event.step for event in rest if isinstance(event, Validated)] == [18]
+
+
 def test_a_checkpoint_that_cannot_be_written_is_said_and_costs_nothing(folder, tmp_path):
     (tmp_path / ".m.training.part").write_text("in the way")
     run = fine_tune.events(folder, quick(), folder=tmp_path / "m")

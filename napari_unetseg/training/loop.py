@@ -101,8 +101,6 @@ def fine_tune(
             if job.progress.best is None:
                 raise
             yield Note(f"{error.message} What was best before is kept. {error.hint}", "warning")
-        if control.left:
-            yield from _break_off(checkpoint, job)
         untrained = job.progress.step == 0 and job.start is None
         if untrained and job.lead.instant is None:
             raise _unbegun()
@@ -112,6 +110,8 @@ def fine_tune(
             and not (control.stopped and job.progress.best is not None)
         ):
             yield from _validate(job, control)
+        if control.left:
+            yield from _break_off(checkpoint, job)
     if job.clock.stalled(job.progress):
         yield Note(f"Ended early: nothing gained in {job.plan.training.stop_after} validations.")
     if job.kept == "instant":

@@ -72,6 +72,7 @@ class Checkpoint:
             "floor": progress.floor,
             "scored": progress.scored,
             "kept": progress.kept,
+            "validated_at": progress.validated_at,
             "offset": progress.offset,
             "led": job.lead.handed_over,
             "labels": self._labels_of(job),
@@ -116,7 +117,7 @@ class Checkpoint:
             progress.step, progress.seconds, progress.history = facts["step"], facts["seconds"], facts["history"]
             progress.best = _under(tensors, "best.") or None
             progress.best_scores = Scores.from_dict(facts["best_scores"]) if facts["best_scores"] else None
-            progress.validated_at = progress.step
+            progress.validated_at = facts.get("validated_at", progress.step)
             progress.top, progress.floor, progress.scored = facts["top"], facts["floor"], facts["scored"]
             progress.kept, job.lead.handed_over = tuple(facts["kept"]), facts["led"]
             progress.offset = tuple(facts.get("offset", ()))
