@@ -127,7 +127,10 @@ class Ledger:
             return True
         if not now or (then and now.split()[0] != then.split()[0]):  # gone, or of another size
             return False
-        if hash_file(path) != entry[f"{which}_hash"]:
+        try:
+            if hash_file(path) != entry[f"{which}_hash"]:
+                return False
+        except OSError:  # what cannot be read fails by itself, not the run
             return False
         entry[f"{which}_state"] = now  # copied, or touched, or written by an earlier version: not read the next time
         return True

@@ -148,6 +148,22 @@ def test_files_that_were_copied_or_touched_are_read_once_and_not_done_again(mode
     assert read == []
 
 
+def test_a_finished_file_that_cannot_be_read_any_more_does_not_end_the_run(model, many, tmp_path, monkeypatch):
+    folder, out = many(3), tmp_path / "out"
+    segment_folder(folder, model, out)
+    touched = folder / "series-0" / "000.tif"
+    os.utime(touched, ns=(5, 5))
+
+    def refused(path):
+        if path == touched:
+            raise PermissionError(13, "Permission denied")
+        return hash_file(path)
+
+    for module in (ledgers, work):
+        monkeypatch.setattr(module, "hash_file", refused)
+    assert sorted(statuses(segment_folder.events(folder, model, out))) == ["done before", "done before", "failed"]
+
+
 def test_a_run_of_an_earlier_version_is_gone_on_with_and_still_taken_back_as_a_whole(model, many, tmp_path):
     folder, out = many(3) / "series-0", tmp_path / "out"
     segment_folder(sorted(folder.iterdir())[:1], model, out)
