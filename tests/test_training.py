@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -135,6 +136,19 @@ def test_who_leaves_after_the_last_step_has_it_scored_on_return(validating, fold
         list(run)
     rest = list(fine_tune.events(folder, quick(), folder=tmp_path / "m", resume=True))
     assert [event.step for event in rest if isinstance(event, Validated)] == [18]
+
+
+@pytest.mark.parametrize("gone", ["state.json", "state.safetensors"])
+def test_a_kill_while_the_last_checkpoint_makes_room_costs_nothing(gone, folder, tmp_path):
+    run = fine_tune.events(folder, quick(), folder=tmp_path / "m")
+    next(event for event in run if isinstance(event, StepDone) and event.step == 13)
+    run.close()
+    old = tmp_path / ".m.training"
+    shutil.copytree(old, tmp_path / ".m.training.part")
+    (old / gone).unlink()
+    rest = [e for e in fine_tune.events(folder, quick(), folder=tmp_path / "m", resume=True) if isinstance(e, StepDone)]
+    assert rest[0].step == 13
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
 def test_a_checkpoint_that_cannot_be_written_is_said_and_costs_nothing(folder, tmp_path):

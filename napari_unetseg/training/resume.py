@@ -22,6 +22,7 @@ __all__ = ["Checkpoint"]
 
 logger = logging.getLogger(__name__)
 
+_FILES = "state.safetensors", "state.json"
 _NOTHING = "No training was broken off here: this one begins anew."
 _AFRESH = "The labels changed since: the weights are gone on from, learning rate and patience start afresh."
 
@@ -93,8 +94,10 @@ class Checkpoint:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        place = self.place if self.place.is_dir() else self._part
-        if not (place / "state.json").is_file():
+        # a kill between the two steps of a save leaves half of the old one, or none, and the new one beside it
+        whole = (one for one in (self.place, self._part) if all((one / name).is_file() for name in _FILES))
+        place = next(whole, None)
+        if place is None:
             job.notes = (*job.notes, _NOTHING)
             return
         try:
@@ -146,7 +149,8 @@ class Checkpoint:
 
     def clear(self) -> None:
         """Forget the checkpoint, once the model is saved."""
-        shutil.rmtree(self.place, ignore_errors=True)
+        for place in (self.place, self._part):
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
