@@ -19,10 +19,7 @@ _LOOKED_AT = 1_000_000  # voxels a channel that statistics are taken from
 _FEWEST = 10_000  # finite ones among them; where there are fewer, all finite voxels are looked for
 _HOUNSFIELD = -500  # whole numbers below this are air in a CT; nothing else common goes there
 _NARROWEST = 50.0  # of a ct window: strokes inside one organ say little about its surroundings
-_TINT, _COLOURED = (
-    0.03,
-    0.001,
-)  # channels differ by this share of the range, in this share of the pixels of a colour image
+_TINT, _COLOURED = 0.03, 0.001  # of the range that channels differ by, and of the pixels where, in a colour image
 _PER_CLASS = 500  # voxels of each class and image that kinds are compared on
 _CLEARLY = 1.5  # times as well told apart, for another kind than the usual one
 
@@ -236,10 +233,12 @@ def _kind(image: np.ndarray) -> str:
 def _of_classes(sample: Annotated) -> dict[str, dict[int, np.ndarray]]:
     """Voxels ``(C, N)`` of each known class of an image, by kind of normalisation."""
     image, found = sample.image.data, {}
-    for number in np.unique(sample.target[sample.known]):
-        places = np.flatnonzero(sample.known & (sample.target == number))
-        some = places[:: max(1, len(places) // _PER_CLASS)]
-        found[int(number)] = image.reshape(len(image), -1)[:, some]
+    step = _step(np.count_nonzero(sample.known))
+    places = np.flatnonzero(sample.known.reshape(-1)[::step]) * step
+    labels = sample.target.reshape(-1)[places]
+    for number in np.unique(labels):
+        some = places[labels == number]
+        found[int(number)] = image.reshape(len(image), -1)[:, some[:: max(1, len(some) // _PER_CLASS)]]
     kinds = [(kind, measure(image, Normalisation(kind=kind))) for kind in ("zscore", "percentile")]
     return {kind: {number: how.apply(values) for number, values in found.items()} for kind, how in kinds}
 
