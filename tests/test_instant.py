@@ -13,7 +13,7 @@ from napari_unetseg.data.annotator import scribble
 from napari_unetseg.errors import AnnotationError, PlanError, Stopped
 from napari_unetseg.events import Control, Running, StepDone, Validated
 from napari_unetseg.inference import predict
-from napari_unetseg.instant import fit_instant
+from napari_unetseg.instant import _RATE, _STEPS, _descent, fit_instant
 from napari_unetseg.io import read, read_labels, write
 from napari_unetseg.metrics import dice
 from napari_unetseg.nets import NETS, Model, build
@@ -161,3 +161,19 @@ def test_bad_strokes_and_stopping(tmp_path):
         write(path, LabelVolume(np.pad(np.ones((4, 4), np.uint8), ((0, 60), (0, 60)))))
     with pytest.raises(AnnotationError):
         fit_instant(tmp_path / "data", Plan().change(data={"labels": "annotation", "heldout": 0}))
+
+
+def test_its_steps_are_those_of_adamw_with_one_cycle():
+    torch.manual_seed(0)
+    inputs, wanted, start = torch.randn(20, 3), torch.randn(20), torch.randn(3)
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    descend = _descent([ours])
+    optimiser = torch.optim.AdamW([theirs], _RATE, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, _STEPS)
+    for step in range(1, _STEPS + 1):
+        descend((inputs @ ours - wanted).square().mean(), step)
+        optimiser.zero_grad()
+        (inputs @ theirs - wanted).square().mean().backward()
+        optimiser.step()
+        schedule.step()
+        torch.testing.assert_close(ours, theirs)
