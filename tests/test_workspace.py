@@ -426,3 +426,18 @@ def test_the_workspace_loads_neither_torch_nor_a_window():
     root = Path(__file__).parents[1]
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_a_project_that_cannot_be_taken_back_stays_with_its_stroke(work, tmp_path):
+    path = work.project.path
+    work.project.add_array("cell", Volume(np.zeros((1, 8, 8), np.float32)))
+    work.select_case("cell")
+    with Project.open(path, steal_lock=True), pytest.raises(ProjectError, match="taken over"):
+        work.sync_strokes(np.eye(8, dtype=np.uint8))
+    path.rename(tmp_path / "away")
+    with pytest.raises(ProjectError):
+        work.take_back()
+    assert (work.case, bool(work.taken)) == ("cell", True)
+    (tmp_path / "away").rename(path)
+    work.take_back()
+    assert np.array_equal(work.project.annotation("cell").data, np.eye(8))

@@ -123,9 +123,8 @@ class Desk:
 
     def take_back(self) -> None:
         """Open the project that was taken over again for work, with the stroke that could not be saved."""
-        path, unsaved = self._open.path, self._unsaved
-        self.close_project()
-        project = Project.open(path, steal_lock=True)
+        unsaved = self._unsaved
+        project = Project.open(self._open.path, steal_lock=True)  # where that fails the stroke stays on screen
         try:
             if unsaved is not None:
                 unsaved.paint(project)
