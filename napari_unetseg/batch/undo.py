@@ -69,20 +69,29 @@ def keep_before(folder: Path, again: Iterable[Mapping[str, Any]]) -> None:
     """
     before, part = folder / BEFORE, folder / f"{BEFORE}.part"
     try:
-        for old in (before, part):
-            if old.is_dir():
-                shutil.rmtree(old)
+        if part.is_dir():
+            shutil.rmtree(part)
         part.mkdir()
         for name in (LEDGER, *_TABLES):
             if (folder / name).is_file():
                 _copy(folder / name, part / name)
         _keep_masks(again, folder, part)
+        _forget(before)
         part.rename(before)  # whole, for without its ledger all that is there would seem to be of the run that begins
     except OSError as error:
         raise WriteError(
             f"The output folder {folder} cannot be written: {error.strerror or error}.",
             hint="Choose another folder or free some space.",
         ) from error
+
+
+def _forget(before: Path) -> None:
+    """Remove what was kept; not in place, for half of it would say that the last run made all that is there."""
+    old = before.with_name(f"{BEFORE}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if before.is_dir():
+        before.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _keep_masks(entries: Iterable[Mapping[str, Any]], folder: Path, before: Path) -> None:
@@ -148,7 +157,7 @@ def _undo(folder: Path) -> Undone:
     for name in _TABLES:
         (folder / name).unlink(missing_ok=True)
         _put_back(before, folder / name, folder)
-    shutil.rmtree(before, ignore_errors=True)
+    _forget(before)
     return Undone(removed, restored, tuple(sorted(entry["mask"] for entry in stay.values())))
 
 

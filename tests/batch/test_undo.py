@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,33 @@ def test_what_is_not_made_again_is_not_kept_twice(model, many, tmp_path):
     assert [path.name for path in (out / ".before").rglob("*") if path.suffix in (".tif", ".png")] == [SHEET]
     assert undo_run(out).removed == len(files) - 2
     assert contents(out) == before
+
+
+def test_a_run_that_finds_no_room_to_begin_leaves_the_last_one_to_be_taken_back(model, many, tmp_path, monkeypatch):
+    folder, out = many(4) / "series-0", tmp_path / "out"
+    files = sorted(folder.rglob("*.tif"))
+    segment_folder(files[:1], model, out)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copy2", full)
+        with pytest.raises(WriteError, match="No space"):
+            segment_folder(files, model, out)
+    assert undo_run(out).removed == 1
+
+
+def test_what_an_undo_could_not_remove_takes_nothing_back_a_second_time(model, many, tmp_path, monkeypatch):
+    folder, out = many(4) / "series-0", tmp_path / "out"
+    files = sorted(folder.rglob("*.tif"))
+    segment_folder(files[:1], model, out)
+    segment_folder(files, model, out)
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **_: (path / "ledger.jsonl").unlink(missing_ok=True))
+    assert undo_run(out).removed == 1
+    with pytest.raises(ReadError, match="nothing is taken back"):
+        undo_run(out)
+    assert (out / files[0].name).is_file()
 
 
 def test_where_nothing_replaced_could_be_kept_it_stays(model, many, tmp_path, monkeypatch):
