@@ -233,7 +233,7 @@ def _kind(image: np.ndarray) -> str:
 def _of_classes(sample: Annotated) -> dict[str, dict[int, np.ndarray]]:
     """Voxels ``(C, N)`` of each known class of an image, by kind of normalisation."""
     image, found = sample.image.data, {}
-    step = _step(np.count_nonzero(sample.known))
+    step = _step(int(np.count_nonzero(sample.known)))
     places = np.flatnonzero(sample.known.reshape(-1)[::step]) * step
     labels = sample.target.reshape(-1)[places]
     for number in np.unique(labels):
