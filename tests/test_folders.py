@@ -70,6 +70,7 @@ def test_a_file_goes_back_to_annotation_with_its_mask_and_out_again(work, scan, 
     assert work.project.image_path(case).samefile(file)
     assert work.sent_back == (str(file),)
     work.undo_send_back()
+    assert work.said[-1].text.startswith("a.tif is taken back"), "the line no longer says that it is in hand"
     assert (work.case, work.cases) == ("first", ("first",))
     with pytest.raises(UnetSegError, match="Nothing was sent back"):
         work.undo_send_back()

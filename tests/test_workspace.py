@@ -305,6 +305,7 @@ def test_a_trained_model_becomes_current_and_predicts(work, jobs, tmp_path):
     assert accepted[15, 15] == 2
     assert work.why_not("undo_accept") == ""
     work.undo_accept()
+    assert "accepted no longer" in work.said[-1].text, "the line no longer says that it is saved"
     assert work.why_not("undo_accept") != ""
     assert (work.prediction.mask.data == 2).all(), "the mask of the net is shown again"
 
@@ -329,6 +330,18 @@ def test_the_next_round_goes_on_from_a_model_of_the_same_kind(work, jobs):
     work.train()
     assert jobs.submitted[-1][1]["start"] is None
     assert jobs.submitted[-1][1]["previous"] == str(first)
+
+
+def test_a_new_round_says_what_the_one_before_has_on_the_same_strokes(work, jobs):
+    work.add_array("a", image())
+    paint(work, 1)
+    paint(work, 2, (slice(10, 12), slice(0, 4)))
+    trained(work, jobs, 0.8)
+    assert not work.said[-1].hint, "there was none before"
+    for before, hint in ((scores(0.5), "Round 1 has 0.50 there."), (scores(0.5, voxels=200), "")):
+        jobs.tell("Failed", message="x", hint="", stopped=True)
+        trained(work, jobs, 0.7, previous=before)
+        assert work.said[-1].hint == hint
 
 
 def test_a_worse_model_is_kept_but_not_used_until_asked_for(work, jobs):

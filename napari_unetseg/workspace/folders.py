@@ -131,6 +131,7 @@ class Folders(Comparing):
         """Take the last image that was sent back out of the project again; strokes painted on it stay on disk."""
         self._ready("undo_send_back")
         last = self._sent_back.pop()
+        self.message.emit(Message(f"{Path(last.file).name} is taken back; strokes painted on it are kept."))
         if last.added in self.cases:
             self.remove_case(last.added)
             self.removed = self.removed[:-1]  # it is sent back again rather than restored

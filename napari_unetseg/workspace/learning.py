@@ -16,7 +16,14 @@ from napari_unetseg.plan import Plan
 from napari_unetseg.project import Project
 from napari_unetseg.scores import Scores
 from napari_unetseg.workspace.desk import MINUTES
-from napari_unetseg.workspace.rounds import model_facts, not_worse, read_curves, read_rounds, round_number
+from napari_unetseg.workspace.rounds import (
+    comparable,
+    model_facts,
+    not_worse,
+    read_curves,
+    read_rounds,
+    round_number,
+)
 from napari_unetseg.workspace.running import Running
 from napari_unetseg.workspace.state import Aside, Curves, Jobs, Message, Preview
 
@@ -223,8 +230,11 @@ class Learning(Running):
             before = self.model.name if self.model else ""
             self.remember(**{_BEFORE: {**self.recall(_BEFORE, {}), folder.name: before}})
             self._use(folder)
+            said = f"Round {self.curves.number}: {new.sentence() if new else 'stopped before its first score.'}"
+            # its score in the list is of the strokes of its time: not to be held against this one
+            same = new and old and before and comparable(new, old)
             self.message.emit(
-                Message(f"Round {self.curves.number}: {new.sentence() if new else 'stopped before its first score.'}")
+                Message(said, f"Round {round_number(Path(before))} has {old.mean_dice:.2f} there." if same else "")
             )
         else:
             self._refresh_rounds()

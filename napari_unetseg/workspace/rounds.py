@@ -13,7 +13,7 @@ from napari_unetseg.project import Project
 from napari_unetseg.scores import Scores
 from napari_unetseg.workspace.state import Curves, Round
 
-__all__ = ["model_facts", "not_worse", "read_curves", "read_rounds", "round_number"]
+__all__ = ["comparable", "model_facts", "not_worse", "read_curves", "read_rounds", "round_number"]
 
 logger = logging.getLogger(__name__)
 
@@ -96,9 +96,12 @@ def not_worse(new: Scores | None, old: Scores | None) -> bool:
         return True
     if new is None or not new.voxels:
         return False
-    if (new.rule, set(new.images), new.voxels) != (old.rule, set(old.images), old.voxels):
-        return True
-    return not new.mean_dice < old.mean_dice
+    return not comparable(new, old) or not new.mean_dice < old.mean_dice
+
+
+def comparable(new: Scores, old: Scores) -> bool:
+    """Whether two scores were measured on the same held-out images and as many voxels."""
+    return (new.rule, set(new.images), new.voxels) == (old.rule, set(old.images), old.voxels)
 
 
 def round_number(folder: Path) -> int:

@@ -82,6 +82,7 @@ class Workspace(Accepting):
 
         def undone(mask: LabelVolume | None) -> None:
             self._saving(False)
+            self.message.emit(Message(f"The mask of {case} is accepted no longer."))
             if self.case != case:
                 return
             before, self._unaccepted = self._unaccepted, None
