@@ -61,6 +61,7 @@ class Job:
     anisotropy: float
     spacing: tuple[float, ...]
     start: Model | None
+    before: Model | None  # whose masks were corrected, where it sees images as this plan has them; it may be instant
     batch_size: int
     parts: int = 1  # that a batch is computed in, one after the other, where memory is short
     recipe: Recipe = field(default_factory=Recipe)
@@ -131,6 +132,7 @@ def prepare_job(
     """
     if isinstance(start, (str, Path)):
         start = Model.load(start)
+    before = start
     if start is not None and start.plan.net.name == "instant" and plan.net.name != "instant":
         start = None  # it has taught, and will again; there is nothing in it that the net could go on from
     if minutes is not None:
@@ -141,6 +143,7 @@ def prepare_job(
         plan = plan.change(net={"parts": _alone(plan.net)["parts"]})
     if start is not None and (not plan.given("net", "name") or plan.net.name == start.plan.net.name):
         plan = plan.change(net={**_alone(start.plan.net), **plan.net.model_dump(exclude_unset=True)})
+    plan = _as_before(plan, start)
     dataset = data if isinstance(data, Dataset) else load_dataset(data, plan.data, control=control)
     parts = split(dataset, plan.data, plan.training.seed, start.facts if start else None)
     samples, unseen = ([part.load() for part in until_stopped(some, control)] for some in (parts.train, parts.heldout))
@@ -172,10 +175,19 @@ def prepare_job(
         clock=Clock(plan, steps_per_epoch(plan, [image.target.size for image in train])),
         notes=(*dataset.notes, *unlearnable, *notes, compute.why),
         anisotropy=spacing[0] / min(spacing[1:]) if plan.net.dims == 3 else 1.0, spacing=tuple(spacing), start=start,
+        before=before if _comparable(before, plan, classes) else None,
         batch_size=training.batch_size or 1, recipe=make_recipe(training.recipe),
         seen=describe_seen((t.image, s.image.geometry) for t, s in zip(train, samples, strict=True)),
         held_out=describe_heldout(parts),
     )  # fmt: skip
+
+
+def _as_before(plan: Plan, start: Model | None) -> Plan:
+    """The kind of normalisation that a net has learned with stays; the window of ``ct`` follows the strokes."""
+    how = start and start.plan.data.normalisation
+    if not how or how.kind == "ct" or plan.data.normalisation is not None:
+        return plan
+    return plan.change(data={"normalisation": how.model_dump()})
 
 
 def _comparable(start: Model | None, plan: Plan, classes: Sequence[str]) -> bool:
