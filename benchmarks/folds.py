@@ -116,7 +116,7 @@ def spread(row: dict[str, Any], metric: str) -> str:
 
 def beside_published(done: dict[str, Comparison]) -> list[str]:
     """Rows of published.csv whose set and net were run; ours is of the first class, which is all these sets have."""
-    lines = ["", "| set | net | metric | ours | published | paper |", "|" + "---|" * 6]
+    lines = []
     with Path(__file__).with_name("published.csv").open(newline="", encoding="utf-8") as file:
         for said in csv.DictReader(file):
             rows = [row for row in done[said["set"]].table if row["net"] == said["net"]] if said["set"] in done else []
@@ -124,7 +124,8 @@ def beside_published(done: dict[str, Comparison]) -> list[str]:
                 metric = WORDS[said["metric"]]
                 cells = (said["set"], said["net"], metric, f"{mean:.3f}", said["value"], said["paper"])
                 lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    head = ["", "| set | net | metric | ours | published | paper |", "|" + "---|" * 6]
+    return [*head, *lines] if lines else []
 
 
 if __name__ == "__main__":
