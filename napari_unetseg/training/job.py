@@ -61,7 +61,6 @@ class Job:
     anisotropy: float
     spacing: tuple[float, ...]
     start: Model | None
-    before: Model | None  # whose masks were corrected, where it sees images as this plan has them; it may be instant
     batch_size: int
     parts: int = 1  # that a batch is computed in, one after the other, where memory is short
     recipe: Recipe = field(default_factory=Recipe)
@@ -132,7 +131,6 @@ def prepare_job(
     """
     if isinstance(start, (str, Path)):
         start = Model.load(start)
-    before = start
     if start is not None and start.plan.net.name == "instant" and plan.net.name != "instant":
         start = None  # it has taught, and will again; there is nothing in it that the net could go on from
     if minutes is not None:
@@ -175,7 +173,6 @@ def prepare_job(
         clock=Clock(plan, steps_per_epoch(plan, [image.target.size for image in train])),
         notes=(*dataset.notes, *unlearnable, *notes, compute.why),
         anisotropy=spacing[0] / min(spacing[1:]) if plan.net.dims == 3 else 1.0, spacing=tuple(spacing), start=start,
-        before=before if _comparable(before, plan, classes) else None,
         batch_size=training.batch_size or 1, recipe=make_recipe(training.recipe),
         seen=describe_seen((t.image, s.image.geometry) for t, s in zip(train, samples, strict=True)),
         held_out=describe_heldout(parts),

@@ -3,9 +3,6 @@
 Patches are drawn where strokes are, each class as often as the others, so that a net sees things more often than images
 hold them and finds too many of them elsewhere. How often they are there the instant model estimates from whole images.
 The logits of the net are shifted by what makes the two say each class equally often (``docs/benchmarks.md``).
-
-Corrections mislead the instant model itself: they are painted on mistakes only, so that where it had mostly been right
-it is told that it was wrong. It is held half way to what the model said whose mask was corrected.
 """
 
 from __future__ import annotations
@@ -18,7 +15,7 @@ from napari_unetseg.data import Prepared
 from napari_unetseg.events import Control, until_stopped
 from napari_unetseg.inference.sliding import Predictor
 
-__all__ = ["Shares", "shift_to", "steady_shift"]
+__all__ = ["Shares", "shift_to"]
 
 _VOXELS, _IMAGES = 2**19, 8  # looked at: of all images together, and how many of them
 _ROUNDS = 30
@@ -41,7 +38,8 @@ class Shares:
     """
 
     def __init__(self, images: Sequence[Prepared], teacher: Predictor, seed: int, control: Control) -> None:
-        self._parts = _parts(images, seed)
+        rng, some = np.random.default_rng(seed), images[:_IMAGES]
+        self._parts = [_part(image.image, _VOXELS // len(some), rng) for image in some]
         self._wanted = [_mean(teacher, part, control) for part in until_stopped(self._parts, control)]
 
     def offset(self, net: Predictor, control: Control) -> np.ndarray:
@@ -51,22 +49,6 @@ class Shares:
             for part, wanted in zip(until_stopped(self._parts, control), self._wanted, strict=True)
         ]
         return np.mean(shifts, axis=0)
-
-
-def steady_shift(
-    images: Sequence[Prepared], now: Predictor, before: Predictor, seed: int, control: Control
-) -> np.ndarray:
-    """Shift of the logits of `now`, the first being 0, that takes its shares half way to those of `before`.
-
-    Half way is the square root of their product. Instant model on three draws of EM, Dice after each of three rounds of
-    corrections: .82 .90 .88, .88 .64 .90, .89 .86 .90 as it was; half way .87 .89 .90, .89 .85 .87, .87 .90 .89.
-    """
-    shifts = []
-    for part in until_stopped(_parts(images, seed), control):
-        says, said = (_flat(one.probabilities(part, control)) for one in (now, before))
-        wanted = np.sqrt(says.mean(axis=1) * said.mean(axis=1))
-        shifts.append(shift_to(says, wanted / wanted.sum()))
-    return np.mean(shifts, axis=0)
 
 
 def shift_to(probability: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -86,11 +68,6 @@ def _mean(predictor: Predictor, image: np.ndarray, control: Control) -> np.ndarr
 
 def _flat(probability: np.ndarray) -> np.ndarray:
     return probability.reshape(len(probability), -1).astype(np.float64)
-
-
-def _parts(images: Sequence[Prepared], seed: int) -> list[np.ndarray]:
-    rng, some = np.random.default_rng(seed), images[:_IMAGES]
-    return [_part(image.image, _VOXELS // len(some), rng) for image in some]
 
 
 def _part(image: np.ndarray, voxels: int, rng: np.random.Generator) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Generator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,10 +24,9 @@ from napari_unetseg.instant import fit_prepared, instant_plan
 from napari_unetseg.losses import class_logits
 from napari_unetseg.scores import Scores
 from napari_unetseg.training.preview import preview
-from napari_unetseg.training.shares import Shares, steady_shift
+from napari_unetseg.training.shares import Shares
 
 if TYPE_CHECKING:
-    from napari_unetseg.nets import Model
     from napari_unetseg.training.job import Job
 
 __all__ = ["learn_hints", "teach"]
@@ -54,11 +53,6 @@ def teach(job: Job, control: Control) -> Generator[Event, None, None]:
             yield event
     model = run.result
     predictor = make_predictor(model, job.compute)
-    if job.before is not None:
-        before = make_predictor(job.before, job.compute)
-        shift = steady_shift(job.train, predictor, before, job.plan.training.seed, control)
-        _add_to_logits(model, shift)
-        predictor = make_predictor(model, job.compute)
     scores = evaluate(predictor, job.heldout or job.train, job.classes, job.rule, control)
     model.scores = Scores.from_dict({**scores.to_dict(), "model": model.id})
     job.lead.begin(model, job.compute)
@@ -79,12 +73,6 @@ def teach(job: Job, control: Control) -> Generator[Event, None, None]:
         job.train[number] = replace(image, hints=hints)
         left -= spent
     job.feed.sampler.samples = tuple(job.train)
-
-
-def _add_to_logits(instant: Model, shift: np.ndarray) -> None:
-    bias = cast(Any, instant.net).net.perceptron[-1].bias
-    with torch.no_grad():
-        bias += torch.as_tensor(shift[-len(bias) :], dtype=bias.dtype, device=bias.device)
 
 
 def _hints(image: Prepared, predictor: Predictor, voxels: int, control: Control) -> tuple[np.ndarray, int]:

@@ -11,7 +11,6 @@ import napari_unetseg as nus
 from napari_unetseg.data.hints import encode_hints
 from napari_unetseg.errors import Stopped
 from napari_unetseg.events import Control, Leads, PreviewReady, Running, StepDone, TileDone, Validated, View
-from napari_unetseg.inference.sliding import make_predictor
 from napari_unetseg.training import fine_tune
 from napari_unetseg.training.job import prepare_job
 from napari_unetseg.training.teacher import _near_strokes, learn_hints, teach
@@ -60,28 +59,6 @@ def test_going_on_from_the_instant_model_begins_the_net_anew(project, tmp_path):
     assert instant.plan.net.name == "instant"
     steps = [e for e in fine_tune.events(project, plan(), start=tmp_path / "one") if isinstance(e, StepDone)]
     assert len(steps) == 16
-
-
-def sure_of(bias: float, project, tmp_path) -> nus.Model:
-    """An instant model that finds cells everywhere, or nowhere."""
-    from napari_unetseg.instant import fit_instant
-
-    model = fit_instant(project, plan())
-    with torch.no_grad():
-        model.net.net.perceptron[-1].bias += bias
-    model.save(tmp_path / f"sure {bias}")
-    return nus.Model.load(tmp_path / f"sure {bias}")
-
-
-def test_corrections_take_the_instant_model_half_way_from_what_was_corrected(project, tmp_path):
-    shares = {}
-    for bias in (None, -3.0, 3.0):
-        start = None if bias is None else sure_of(bias, project, tmp_path)
-        job = prepare_job(project, plan(), 1.0, start, Control())
-        list(Running(teach(job, Control())))
-        predictor = make_predictor(job.lead.instant, job.compute)
-        shares[bias] = float(np.mean([predictor.probabilities(one.image)[1].mean() for one in job.train]))
-    assert shares[-3.0] < 0.8 * shares[None] < shares[None] < 0.9 * shares[3.0]
 
 
 def test_a_net_goes_on_with_the_normalisation_it_has_learned_with(project, tmp_path):
