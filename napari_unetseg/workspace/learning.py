@@ -232,10 +232,10 @@ class Learning(Running):
             self._use(folder)
             said = f"Round {self.curves.number}: {new.sentence() if new else 'stopped before its first score.'}"
             # its score in the list is of the strokes of its time: not to be held against this one
-            same = new and old and before and comparable(new, old)
-            self.message.emit(
-                Message(said, f"Round {round_number(Path(before))} has {old.mean_dice:.2f} there." if same else "")
-            )
+            there = ""
+            if new and old and before and comparable(new, old):
+                there = f"Round {round_number(Path(before))} has {old.mean_dice:.2f} there."
+            self.message.emit(Message(said, there))
         else:
             self._refresh_rounds()
             self._explain_kept(new, old)
