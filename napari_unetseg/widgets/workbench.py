@@ -18,6 +18,7 @@ from napari_unetseg.errors import UnetSegError
 from napari_unetseg.widgets.after_panel import AfterPanel
 from napari_unetseg.widgets.annotate_panel import AnnotatePanel
 from napari_unetseg.widgets.answer_bar import AnswerBar
+from napari_unetseg.widgets.canvas import Canvas
 from napari_unetseg.widgets.classes_panel import ClassesPanel
 from napari_unetseg.widgets.compare_panel import ComparePanel
 from napari_unetseg.widgets.context import Context
@@ -70,6 +71,7 @@ class Workbench(QWidget):
             self.jobs.start()  # before all else: it loads while the window is made
         self.workspace = Workspace(self.jobs, self.jobs.aside)
         self.context = Context(viewer, self.workspace)
+        self._canvas = Canvas(viewer)
         self.images = ImagesPanel(self.context)
         self.classes = ClassesPanel(self.context)
         self.annotate = AnnotatePanel(self.context)
@@ -298,6 +300,7 @@ class Workbench(QWidget):
         super().showEvent(event)
         self.window().removeEventFilter(self)
         self.window().installEventFilter(self)
+        self._canvas.find(self.window())
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Journal the last stroke when the window closes; look who has the project when it is turned to."""
