@@ -28,9 +28,10 @@ class Canvas:
         self._widget: QOpenGLWidget | None = None
         viewer.layers.events.removing.connect(self._before_removal)
 
-    def find(self, window: QWidget) -> None:
+    def find(self, window: QWidget | None) -> None:
         """Remember the canvas of `window`; a dock that floats has none, and the one known before stays."""
-        self._widget = window.findChild(QOpenGLWidget) or self._widget
+        if window is not None:
+            self._widget = window.findChild(QOpenGLWidget) or self._widget
 
     def _before_removal(self, event: Any = None) -> None:
         if self._widget is not None:
