@@ -135,8 +135,8 @@ class Ours(System):
         image = painted[0].image
         dataset = Dataset(cases, self.task.classes, "annotation", (), image.data.shape[0], image.ndim)
         plan = Plan(training={"device": self.task.device, "seed": self.task.seed})
-        start = self.model if self.model is not None and self.model.plan.net.name != "instant" else None
-        if start is not None:
+        start = self.model
+        if start is not None and start.plan.net.name != "instant":
             plan = plan.change(net=start.plan.net.model_dump())
         try:
             self.model = fine_tune(dataset, plan, minutes=seconds / 60, start=start)

@@ -8,6 +8,7 @@ net scores lower (``benchmarks/instant.py`` keeps the comparison).
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 import warnings
@@ -38,12 +39,13 @@ from napari_unetseg.nets.stopping import interruptible
 from napari_unetseg.plan import Plan
 from napari_unetseg.scores import Scores
 
-__all__ = ["Lesson", "fit_instant", "fit_prepared", "instant_plan", "learn_lesson", "mix_channels"]
+__all__ = ["Lesson", "earlier_net", "fit_instant", "fit_prepared", "instant_plan", "learn_lesson", "mix_channels"]
 
 _TILE = {2: 1024, 3: 128}
 _KNOWN, _UNKNOWN = 20_000, 20_000  # voxels learned from; more changes the time, not the score
 _TREES, _LEAF, _AT_ONCE = 50, 3, 5
 _STEPS, _BATCH, _RATE, _RISE = 150, 2048, 0.02, 0.3
+_EARLIER = 0.5  # of what is learned of unlabelled voxels comes from the round before
 
 
 @verb
@@ -105,7 +107,7 @@ def fit_instant(
 
 
 def fit_prepared(
-    plan: Plan, classes: Sequence[str], images: Sequence[Prepared], control: Control
+    plan: Plan, classes: Sequence[str], images: Sequence[Prepared], control: Control, earlier: InstantNet | None = None
 ) -> Generator[Event, None, Model]:
     """Fit the instant net to prepared images; the model has no scores yet.
 
@@ -119,14 +121,18 @@ def fit_prepared(
         The known voxels are learned from.
     control : Control
         To stop it, within an image.
+    earlier : InstantNet, optional
+        Of the round before; see `Lesson`.
     """
     compute = choose_compute(plan.training.device, "float32", plan.net.dims, control)
     yield Started("instant model", str(compute.device), _STEPS)
     torch.manual_seed(plan.training.seed)
     net = build(plan.net)
     inner: Any = net.net
-    inner.features.mix.copy_(mix_channels(inner.features.mix, images))
+    mix = mix_channels(inner.features.mix, images) if earlier is None else earlier.features.mix
+    inner.features.mix.copy_(mix)
     lesson = yield from _collect(Padded(inner.features, inner.divisor), images, plan, compute, control)
+    lesson.hear(earlier)
     history = yield from learn_lesson(inner.cpu(), lesson, plan, control)
     facts: dict[str, Any] = {
         "steps": _STEPS,
@@ -153,10 +159,47 @@ def instant_plan(plan: Plan, dims: int, channels: int, spacing: Sequence[float],
 
 
 class Lesson:
-    """Features and classes of known voxels, features of others: ``(N, F)`` float32, ``(N,)`` int64."""
+    """Features and classes of known voxels, features of others: ``(N, F)`` float32, ``(N,)`` int64.
+
+    Attributes
+    ----------
+    earlier : (M, K) float tensor, optional
+        What the net of an earlier round says of the others. Corrections are painted on mistakes only, so what is
+        learned from them alone swings from too much of a class to too little; the round before holds it.
+    """
 
     def __init__(self, known: Sequence[torch.Tensor], labels: Sequence[torch.Tensor], other: Sequence[torch.Tensor]):
         self.known, self.labels, self.other = torch.cat(list(known)), torch.cat(list(labels)), torch.cat(list(other))
+        self.earlier: torch.Tensor | None = None
+
+    def hear(self, net: InstantNet | None) -> None:
+        """Take in what the net of an earlier round says, if there is one."""
+        if net is not None:
+            with torch.no_grad():
+                self.earlier = _logits(net, self.other).softmax(dim=1)
+
+
+def earlier_net(model: Model | None, plan: Plan, classes: Sequence[str]) -> InstantNet | None:
+    """The instant net of an earlier model, alone or beside its net, where one of `plan` would see and say the same."""
+    if model is None or model.classes != tuple(classes):
+        return None
+    spec, mine = model.plan.net, plan.net
+    net: Any = model.net.net
+    sees = (spec.parts.get("anisotropy"), spec.in_channels)
+    if spec.name != "instant":
+        if "instant" not in spec.parts:
+            return None
+        net, sees = net.instant, tuple(spec.parts["instant"])
+    alike = (spec.dims, spec.outputs, sees) == (mine.dims, mine.outputs, (mine.parts["anisotropy"], mine.in_channels))
+    if not alike or model.plan.data.normalisation != plan.data.normalisation:
+        return None
+    return copy.deepcopy(net).cpu()
+
+
+def _logits(net: InstantNet, features: torch.Tensor) -> torch.Tensor:
+    """Logits ``(N, K)`` of the classes at features ``(N, F)``."""
+    shaped = features.T.reshape(1, *net.shift.shape[:-1], len(features))
+    return class_logits(net.classify(shaped))[0].flatten(1).T
 
 
 def _totals(images: Sequence[Sample] | Sequence[Prepared], n_classes: int) -> np.ndarray:
@@ -230,6 +273,8 @@ def learn_lesson(
     answers = answers * _prior(unseen, columns, answers[len(lesson.known) :])
     wanted = torch.zeros(len(every), n_classes)
     wanted[:, forest.classes_] = torch.from_numpy(answers / answers.sum(axis=1, keepdims=True)).float()
+    if lesson.earlier is not None:  # at the strokes the user's word counts alone
+        wanted[len(lesson.known) :].lerp_(lesson.earlier, _EARLIER)
     shape = net.shift.shape
     net.shift.copy_(every.mean(dim=0).reshape(shape))
     net.scale.copy_(1 / (every.std(dim=0).reshape(shape) + 1e-3))
@@ -240,8 +285,7 @@ def learn_lesson(
         for step in range(1, _STEPS + 1):
             control.poll()
             some = torch.randint(len(every), (_BATCH,))
-            logits = class_logits(net.classify(every[some].T.reshape(1, *shape[:-1], _BATCH)))[0].flatten(1).T
-            loss = functional.cross_entropy(logits, wanted[some])
+            loss = functional.cross_entropy(_logits(net, every[some]), wanted[some])
             descend(loss, step)
             seconds = time.monotonic() - begin
             yield StepDone(step, loss.item(), seconds, seconds / step * (_STEPS - step))

@@ -60,7 +60,8 @@ class Job:
     notes: tuple[str, ...]
     anisotropy: float
     spacing: tuple[float, ...]
-    start: Model | None
+    begun: Model | None  # model of the round before
+    start: Model | None  # the same, where the net goes on from its weights
     batch_size: int
     parts: int = 1  # that a batch is computed in, one after the other, where memory is short
     recipe: Recipe = field(default_factory=Recipe)
@@ -131,8 +132,9 @@ def prepare_job(
     """
     if isinstance(start, (str, Path)):
         start = Model.load(start)
+    begun = start
     if start is not None and start.plan.net.name == "instant" and plan.net.name != "instant":
-        start = None  # it has taught, and will again; there is nothing in it that the net could go on from
+        start = None  # there is nothing in it that the net could go on from; only its successor hears it
     if minutes is not None:
         plan = plan.change(training={"minutes": minutes, "epochs": None})
     if plan.inference.temperature != 1:  # the plan of a model: it was fitted to that model's weights
@@ -143,7 +145,7 @@ def prepare_job(
         plan = plan.change(net={**_alone(start.plan.net), **plan.net.model_dump(exclude_unset=True)})
     plan = _as_before(plan, start)
     dataset = data if isinstance(data, Dataset) else load_dataset(data, plan.data, control=control)
-    parts = split(dataset, plan.data, plan.training.seed, start.facts if start else None)
+    parts = split(dataset, plan.data, plan.training.seed, begun.facts if begun else None)
     samples, unseen = ([part.load() for part in until_stopped(some, control)] for some in (parts.train, parts.heldout))
     unlearnable = _check_learnable(samples, dataset.classes, control)
     faded = start is not None and plan.training.teacher is None
@@ -172,7 +174,8 @@ def prepare_job(
         feed=Feed(sampler, compute.device), scaler=make_scaler(compute.device, compute.precision),
         clock=Clock(plan, steps_per_epoch(plan, [image.target.size for image in train])),
         notes=(*dataset.notes, *unlearnable, *notes, compute.why),
-        anisotropy=spacing[0] / min(spacing[1:]) if plan.net.dims == 3 else 1.0, spacing=tuple(spacing), start=start,
+        anisotropy=spacing[0] / min(spacing[1:]) if plan.net.dims == 3 else 1.0, spacing=tuple(spacing),
+        begun=begun, start=start,
         batch_size=training.batch_size or 1, recipe=make_recipe(training.recipe),
         seen=describe_seen((t.image, s.image.geometry) for t, s in zip(train, samples, strict=True)),
         held_out=describe_heldout(parts),
@@ -253,9 +256,9 @@ def finish_job(job: Job) -> Model:
         job.lead.shift(job.progress.offset)
     else:
         job.progress.kept = job.progress.step, job.progress.seconds
-    kept, start = job.kept, job.start
+    kept, start, begun = job.kept, job.start, job.begun
     net, plan, scores = job.lead.answer.eval().cpu(), job.plan, job.progress.best_scores
-    parents = (*start.parents, start.id) if start else ()
+    parents = (*begun.parents, begun.id) if begun else ()
     facts = {
         "steps": job.progress.step,
         "seconds": round(job.progress.seconds, 1),
@@ -263,7 +266,7 @@ def finish_job(job: Job) -> Model:
         "kept_seconds": round(job.progress.kept[1], 1),
         "device": str(job.compute.device),
         "precision": job.compute.precision,
-        "images": list(dict.fromkeys([*_learned(start), *(image.name for image in job.train)])),
+        "images": list(dict.fromkeys([*_learned(begun), *(image.name for image in job.train)])),
         "held_out": job.held_out,
         "seen": job.seen,
         "notes": list(job.notes),

@@ -116,7 +116,7 @@ def fine_tune(
         yield Note(f"Ended early: nothing gained in {job.plan.training.stop_after} validations.")
     if job.kept == "instant":
         yield Note(
-            "The instant model is still ahead of the net, so it is what is kept; "
+            "The instant model is still clearly ahead of the net, so it is what is kept; "
             "give the training more time for the net to overtake it."
         )
     if job.kept == "start" and job.progress.step:
@@ -262,9 +262,9 @@ def _validate(job: Job, control: Control) -> Generator[Event, None, None]:
     progress.history.append(row)
     job.clock.validated(time.monotonic() - begin)
     yield Validated(progress.step, scores, best, progress.seconds)
-    if best and job.lead.overtaken(scores, progress.step, bool(job.heldout)):
+    if best and job.lead.overtaken(scores, progress.step):
         job.lead.hand_over()
-        text = f"The net has overtaken the instant model: {scores.sentence()}."
+        text = f"The net answers from now on, with the instant model beside it: {scores.sentence()}."
         yield Leads(job.plan.net.name, scores, text, progress.seconds)
 
 

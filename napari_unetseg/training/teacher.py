@@ -2,7 +2,7 @@
 
 Strokes lie inside things, so nothing tells a net where their edges are, and trained on the strokes alone it gives small
 objects too much room. What the instant model believes of the voxels nobody labelled tells it more. The net hands back
-where it stands: it leads, and its masks are shown, as soon as it is better on what is held out.
+where it stands: it leads, and its masks are shown, as soon as it is not clearly worse on what is held out.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from napari_unetseg.data.hints import encode_hints, read_hints
 from napari_unetseg.events import Control, Event, Leads, Running, Started, StepDone
 from napari_unetseg.inference.evaluate import evaluate
 from napari_unetseg.inference.sliding import Predictor, make_predictor
-from napari_unetseg.instant import fit_prepared, instant_plan
+from napari_unetseg.instant import earlier_net, fit_prepared, instant_plan
 from napari_unetseg.losses import class_logits
 from napari_unetseg.scores import Scores
+from napari_unetseg.training.lead import count_strokes
 from napari_unetseg.training.preview import preview
 from napari_unetseg.training.shares import Shares
 
@@ -47,7 +48,8 @@ def teach(job: Job, control: Control) -> Generator[Event, None, None]:
     """
     channels = job.train[0].image.shape[0]
     plan = instant_plan(job.plan, job.plan.net.dims, channels, job.spacing, job.plan.net.outputs)
-    run = Running(fit_prepared(plan, job.classes, job.train, control))
+    earlier = earlier_net(job.begun, plan, job.classes)
+    run = Running(fit_prepared(plan, job.classes, job.train, control, earlier))
     for event in run:
         if not isinstance(event, (Started, StepDone)):
             yield event
@@ -55,11 +57,11 @@ def teach(job: Job, control: Control) -> Generator[Event, None, None]:
     predictor = make_predictor(model, job.compute)
     scores = evaluate(predictor, job.heldout or job.train, job.classes, job.rule, control)
     model.scores = Scores.from_dict({**scores.to_dict(), "model": model.id})
-    job.lead.begin(model, job.compute)
+    job.lead.begin(model, job.compute, count_strokes(job.heldout))
     job.shares = Shares(job.train, predictor, job.plan.training.seed, control)
     job.match_shares(control)  # of a run that goes on after a kill
     best, steps = job.progress.best_scores, job.progress.step
-    if best is not None and job.lead.overtaken(best, steps, bool(job.heldout)):
+    if best is not None and job.lead.overtaken(best, steps):
         job.lead.hand_over()  # as it comes from the rounds before
     if job.lead.by_instant:
         text = f"The instant model answers until the net is better: {scores.sentence()}."

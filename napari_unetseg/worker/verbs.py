@@ -205,16 +205,15 @@ def train(args: Args, control: Control, bench: Bench) -> Run:
     dataset = load_dataset(open_project(args), plan.data, control=control)
     start, previous = args.get("start"), args.get("previous")
     before = None
-    if previous and previous != start:
-        begun = bench.model(start) if start else None
-        facts = begun.facts if begun and begun.plan.net.name != "instant" else None
-        before = _score_before(
-            bench.model(previous), dataset, split(dataset, plan.data, plan.training.seed, facts), control
-        )
+    begun = bench.model(start) if start else None
+    anew = begun is None or begun.plan.net.name == "instant"  # then the model gone on from is not scored beside it
+    if previous and (previous != start or anew):
+        parts = split(dataset, plan.data, plan.training.seed, begun.facts if begun else None)
+        before = _score_before(bench.model(previous), dataset, parts, control)
     how = {"minutes": args.get("minutes"), "start": start, "folder": folder, "resume": bool(args.get("resume"))}
     run = Running(fine_tune.events(dataset, plan, control=control, **how))
     for event in run:
-        if isinstance(event, Validated) and event.step == 0 and previous == start:
+        if isinstance(event, Validated) and event.step == 0 and previous == start and not anew:
             before = event.scores
         yield event
     return {"model": folder, "scores": plain(run.result.scores), "previous": plain(before)}
