@@ -87,7 +87,7 @@ class Ledger:
         self._begun: dict[str, list[dict[str, Any]]] = {}
         self._synced = 0.0
         for entry in _lines(self.path):
-            if entry.get("status") != "started":
+            if entry.keys() >= _TOLD:
                 self.entries[entry["file"]] = entry
             self._claim(entry["mask"])
         for line in _lines(self._starts):
@@ -211,8 +211,17 @@ def _write_lines(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
         stream.writelines(json.dumps(entry) + "\n" for entry in entries)
 
 
+_TOLD = {"status", "recipe", "error", "classes", "seconds"}
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("file", "mask", "status", "recipe", "error", "start", "image_state", "mask_state"), str),
+    **dict.fromkeys(("classes", "flags"), list),
+    "seconds": (int, float),
+    "doubt": (int, float, type(None)),
+}
+
+
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Whole lines of a ledger; one cut short by a kill is left out."""
+    """Whole lines of a ledger; one cut short by a kill, or changed by other hands into nonsense, is left out."""
     if not path.is_file():
         return
     read = json.JSONDecoder(object_pairs_hook=_sharing_keys).decode
@@ -220,10 +229,11 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         for line in stream:
             try:
                 entry = read(line)
-                if isinstance(entry["file"], str) and isinstance(entry["mask"], str):
-                    yield entry
-            except (ValueError, KeyError, TypeError):
+            except ValueError:
                 continue
+            named = isinstance(entry, dict) and {"file", "mask"} <= entry.keys()
+            if named and all(isinstance(entry[key], kind) for key, kind in _TYPES.items() if key in entry):
+                yield entry
 
 
 def _sharing_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -101,6 +101,28 @@ def test_a_ledger_cut_short_by_a_kill_is_no_error(scans, model, tmp_path):
     assert statuses.count("done") == 1
 
 
+@pytest.mark.parametrize(
+    ("field", "nonsense"),
+    [
+        ("classes", 5),
+        ("seconds", "long"),
+        ("mask_state", 7),
+        ("flags", "uncertain"),
+        ("doubt", "much"),
+        ("error", None),
+    ],
+)
+def test_a_line_of_the_ledger_that_is_nonsense_is_as_if_it_were_not_there(scans, model, tmp_path, field, nonsense):
+    segment_folder(scans, model, tmp_path / "out")
+    ledger = tmp_path / "out" / "ledger.jsonl"
+    first, *rest = ledger.read_text().splitlines()
+    ledger.write_text(
+        "\n".join([json.dumps({**json.loads(first), field: nonsense}), *rest, "[1, 2]", "7", '{"file": 1}'])
+    )
+    statuses = [e.status for e in segment_folder.events(scans, model, tmp_path / "out") if isinstance(e, FileDone)]
+    assert sorted(statuses) == ["done", *["done before"] * 3]
+
+
 def test_never_writes_over_an_input(scans, model):
     before = {p: p.read_bytes() for p in scans.rglob("*") if p.is_file()}
     segment_folder(scans, model, scans)

@@ -281,7 +281,7 @@ def test_a_file_at_which_the_program_ended_comes_last_and_is_given_up_in_the_end
     for _ in range(2):
         ledger.start(files[0], tmp_path / "a.tif")
     assert Ledger(tmp_path, "recipe").starts(files[0]) == 2
-    ledger.add(files[0], {"status": "failed", "error": "", "mask": ""})
+    ledger.add(files[0], {"status": "failed", "error": "", "mask": "", "classes": [], "seconds": 0.0})
     assert Ledger(tmp_path, "recipe").starts(files[0]) == 0
 
 
