@@ -110,7 +110,8 @@ def test_a_round_after_the_instant_model_is_the_nets_again(work, jobs):
     work.project.set_current_model(make_model(work, 0.7, net="instant"))
     work.train()
     args = jobs.submitted[-1][1]
-    assert (args["start"], args["plan"].get("net", {}).get("name", "unet")) == (None, "unet")
+    assert args["plan"].get("net", {}).get("name", "unet") == "unet"
+    assert args["start"] == str(work.model), "its successor hears what it said"
     assert args["previous"] == str(work.model)
 
 
