@@ -17,9 +17,9 @@ import torch
 
 from napari_unetseg.data import Sample, fit_normalisation
 from napari_unetseg.data.annotation import to_mask
-from napari_unetseg.data.normalise import Intensities, measure
+from napari_unetseg.data.normalise import Intensities, about, measure
 from napari_unetseg.data.patches import Prepared
-from napari_unetseg.errors import Stopped
+from napari_unetseg.errors import ReadError, Stopped
 from napari_unetseg.events import Control, Event, TileDone
 from napari_unetseg.instant import Lesson, instant_plan, learn_lesson, mix_channels
 from napari_unetseg.losses import class_logits
@@ -191,7 +191,8 @@ def _read(live: _Live, project: Project, case: str) -> None:
         live.pictures[case].strokes = strokes
     else:
         image = project.image(case)
-        live.pictures[case] = _Picture(image, strokes, measure(image.data, live.how))
+        with about(case):
+            live.pictures[case] = _Picture(image, strokes, measure(image.data, live.how))
 
 
 def _read_others(live: _Live, args: Args, case: str, begin: float) -> list[str]:
@@ -204,9 +205,12 @@ def _read_others(live: _Live, args: Args, case: str, begin: float) -> list[str]:
             if time.monotonic() - begin > _READING:
                 continue
             project = project or open_project(args)
-            if other not in project.cases or not _alike(live, project.image(other)):
+            try:
+                if other not in project.cases or not _alike(live, project.image(other)):
+                    continue
+                _read(live, project, other)
+            except ReadError:  # said when that image is opened, or trained on; this answer does without it
                 continue
-            _read(live, project, other)
         names.append(other)
     return names
 

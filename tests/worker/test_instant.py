@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import blobs
 
-from napari_unetseg.errors import Stopped
+from napari_unetseg.errors import ReadError, Stopped
 from napari_unetseg.events import Control, finish
 from napari_unetseg.project import Project
 from napari_unetseg.volume import Volume
@@ -81,6 +81,16 @@ def test_strokes_on_other_images_count(scene, ask):
     answer = ask("volume", index=1, annotated=["plane", "volume"], strokes=1)
     assert answer["images"] == 2
     assert dice(np.load(answer["mask"]), scene[1]["volume"][1]) > 0.7
+
+
+def test_another_image_that_cannot_be_used_is_left_out(scene, ask):
+    paint(scene, "plane")
+    scene[0].add_array("nothing", Volume(np.full((1, 96, 96), np.nan, np.float32)))
+    scene[0].annotate("nothing", np.tile(np.arange(96) % 3, (96, 1)).astype(np.uint8))
+    answer = ask("plane", annotated=["plane", "nothing"], strokes=1)
+    assert (answer["images"], answer["mask"] is None) == (1, False)
+    with pytest.raises(ReadError, match=r"nothing.*no number"):
+        ask("nothing", annotated=["plane", "nothing"], strokes=1)
 
 
 def test_images_that_only_their_percentiles_make_alike_are_normalised_by_them(tmp_path):
