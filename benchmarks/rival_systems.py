@@ -274,7 +274,7 @@ class Monai(System):
         from monai import transforms as of
         from monai.data import CacheDataset, DataLoader
 
-        both, dims = ["image", "label"], painted[0].image.ndim
+        both, dims, square = ["image", "label"], painted[0].image.ndim, self.patch[-1] == self.patch[-2]
         classes = len(self.task.classes) + 1  # label 0 is unlabelled: no patch is centred there
         chain = [
             of.NormalizeIntensityd("image", channel_wise=True),
@@ -283,7 +283,8 @@ class Monai(System):
                 both, "label", self.patch, [0, *[1] * (classes - 1)], classes, 2, warn=False, allow_smaller=True
             ),
             *(of.RandFlipd(both, 0.5, axis) for axis in range(dims)),
-            of.RandRotate90d(both, 0.5, spatial_axes=(dims - 2, dims - 1)),
+            # a quarter turn of a patch that is no square makes one that fits in no batch
+            *([of.RandRotate90d(both, 0.5, spatial_axes=(dims - 2, dims - 1))] if square else []),
             of.RandScaleIntensityd("image", 0.1, prob=0.5),
             of.RandShiftIntensityd("image", 0.1, prob=0.5),
             of.RandGaussianNoised("image", 0.3, std=0.05),
