@@ -36,7 +36,7 @@ from napari_unetseg.nets import Model, build
 from napari_unetseg.nets.assembly import Padded
 from napari_unetseg.nets.instant import ANISOTROPIES, InstantNet
 from napari_unetseg.nets.stopping import interruptible
-from napari_unetseg.plan import Plan
+from napari_unetseg.plan import Normalisation, Plan
 from napari_unetseg.scores import Scores
 
 __all__ = ["Lesson", "earlier_net", "fit_instant", "fit_prepared", "instant_plan", "learn_lesson", "mix_channels"]
@@ -46,6 +46,8 @@ _KNOWN, _UNKNOWN = 20_000, 20_000  # voxels learned from; more changes the time,
 _TREES, _LEAF, _AT_ONCE = 50, 3, 5
 _STEPS, _BATCH, _RATE, _RISE = 150, 2048, 0.02, 0.3
 _EARLIER = 0.5  # of what is learned of unlabelled voxels comes from the round before
+_STRANGE = 0.05  # of a class's labels that the round before gets right at most where the class is new to it
+_WINDOW = 0.1  # of the width of a CT window, by which it may move between rounds
 
 
 @verb
@@ -161,6 +163,8 @@ def instant_plan(plan: Plan, dims: int, channels: int, spacing: Sequence[float],
 class Lesson:
     """Features and classes of known voxels, features of others: ``(N, F)`` float32, ``(N,)`` int64.
 
+    Of others, `labelled` ``(M,)`` says which have a label that is not among the known; none when omitted.
+
     Attributes
     ----------
     earlier : (M, K) float tensor, optional
@@ -168,14 +172,24 @@ class Lesson:
         learned from them alone swings from too much of a class to too little; the round before holds it.
     """
 
-    def __init__(self, known: Sequence[torch.Tensor], labels: Sequence[torch.Tensor], other: Sequence[torch.Tensor]):
+    def __init__(
+        self,
+        known: Sequence[torch.Tensor],
+        labels: Sequence[torch.Tensor],
+        other: Sequence[torch.Tensor],
+        labelled: Sequence[torch.Tensor] = (),
+    ) -> None:
         self.known, self.labels, self.other = torch.cat(list(known)), torch.cat(list(labels)), torch.cat(list(other))
+        self.labelled = torch.cat(list(labelled)) if labelled else torch.zeros(len(self.other), dtype=torch.bool)
         self.earlier: torch.Tensor | None = None
 
     def hear(self, net: InstantNet | None) -> None:
-        """Take in what the net of an earlier round says, if there is one."""
-        if net is not None:
-            with torch.no_grad():
+        """Take in what the net of an earlier round says, unless there is a class that is new to it."""
+        if net is None:
+            return
+        with torch.no_grad():
+            right = _logits(net, self.known).argmax(dim=1) == self.labels
+            if all(right[self.labels == label].float().mean() > _STRANGE for label in self.labels.unique()):
                 self.earlier = _logits(net, self.other).softmax(dim=1)
 
 
@@ -191,9 +205,17 @@ def earlier_net(model: Model | None, plan: Plan, classes: Sequence[str]) -> Inst
             return None
         net, sees = net.instant, tuple(spec.parts["instant"])
     alike = (spec.dims, spec.outputs, sees) == (mine.dims, mine.outputs, (mine.parts["anisotropy"], mine.in_channels))
-    if not alike or model.plan.data.normalisation != plan.data.normalisation:
+    if not alike or not _alike(model.plan.normalisation, plan.normalisation):
         return None
     return copy.deepcopy(net).cpu()
+
+
+def _alike(one: Normalisation, other: Normalisation) -> bool:
+    """Whether an image looks the same after both; the window of CT moves a little with every stroke."""
+    if one.kind != "ct":
+        return one == other
+    moved = max(abs(one.low - other.low), abs(one.high - other.high))
+    return other.kind == "ct" and moved <= _WINDOW * (other.high - other.low)
 
 
 def _logits(net: InstantNet, features: torch.Tensor) -> torch.Tensor:
@@ -217,21 +239,22 @@ def _collect(
     share = np.minimum(1.0, _KNOWN / n_classes / np.maximum(_totals(images, n_classes), 1))
     jobs, governor = list(_jobs(images, plan, share, rng)), ThreadGovernor()
     found: list[tuple[torch.Tensor, ...]] = []
-    for number, (image, region, labels) in enumerate(jobs):
+    for number, (image, region, labels, known) in enumerate(jobs):
         with torch.no_grad(), governor.step(), interruptible(control, features):
             pixels = torch.from_numpy(np.ascontiguousarray(image[(slice(None), *region)]))
             there = features(compute.place(pixels[None]))[0].cpu().flatten(1)
         chosen = np.flatnonzero(labels >= 0)
         others = rng.integers(labels.size, size=-(-_UNKNOWN // len(jobs)))
-        found.append((there[:, chosen].T, torch.from_numpy(labels[chosen]), there[:, others].T))
+        labelled = torch.from_numpy(known[others])
+        found.append((there[:, chosen].T, torch.from_numpy(labels[chosen]), there[:, others].T, labelled))
         yield TileDone(number + 1, len(jobs))
     return Lesson(*zip(*found, strict=True))
 
 
 def _jobs(
     images: Sequence[Prepared], plan: Plan, share: np.ndarray, rng: np.random.Generator
-) -> Generator[tuple[np.ndarray, tuple[slice, ...], np.ndarray], None, None]:
-    """Tiles with strokes: image ``(C, ...)``, region of its last axes, and flat labels, -1 where not learned from."""
+) -> Generator[tuple[np.ndarray, tuple[slice, ...], np.ndarray, np.ndarray], None, None]:
+    """Tiles with strokes: image ``(C, ...)``, region of its last axes; flat: labels, -1 if not learned from, known."""
     dims = plan.net.dims
     for image in images:
         for plane in np.ndindex(*image.target.shape[:-dims]):
@@ -244,7 +267,7 @@ def _jobs(
                     continue
                 labels = np.where(known[region], target[region].astype(np.int64), -1).ravel()
                 known[region] = False  # voxels of an overlap are learned once
-                yield image.image[(slice(None), *plane)], region, labels
+                yield image.image[(slice(None), *plane)], region, labels, image.known[plane][region].ravel()
 
 
 def mix_channels(mix: torch.Tensor, images: Sequence[Prepared]) -> torch.Tensor:
@@ -273,8 +296,9 @@ def learn_lesson(
     answers = answers * _prior(unseen, columns, answers[len(lesson.known) :])
     wanted = torch.zeros(len(every), n_classes)
     wanted[:, forest.classes_] = torch.from_numpy(answers / answers.sum(axis=1, keepdims=True)).float()
-    if lesson.earlier is not None:  # at the strokes the user's word counts alone
-        wanted[len(lesson.known) :].lerp_(lesson.earlier, _EARLIER)
+    if lesson.earlier is not None:  # where there are labels the user's word counts alone
+        share = torch.where(lesson.labelled, 0.0, _EARLIER)[:, None]
+        wanted[len(lesson.known) :].lerp_(lesson.earlier, share)
     shape = net.shift.shape
     net.shift.copy_(every.mean(dim=0).reshape(shape))
     net.scale.copy_(1 / (every.std(dim=0).reshape(shape) + 1e-3))

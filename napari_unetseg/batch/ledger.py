@@ -83,13 +83,16 @@ class Ledger:
         self.path, self.recipe, self.earlier, self.verify = folder / NAME, recipe, earlier or recipe, verify
         self._starts = folder / _STARTED
         self.written: set[str] = set()  # every file of an earlier run
+        self.doubtful: set[str] = set()  # the same, of lines that are nonsense: never written over
         self.entries: dict[str, dict[str, Any]] = {}
         self._begun: dict[str, list[dict[str, Any]]] = {}
         self._synced = 0.0
         for entry in _lines(self.path):
-            if entry.keys() >= _TOLD:
+            if _makes_sense(entry):
                 self.entries[entry["file"]] = entry
-            self._claim(entry["mask"])
+                self._claim(entry["mask"])
+            elif entry["mask"]:
+                self.doubtful.update((entry["mask"], *all_beside(entry["mask"])))
         for line in _lines(self._starts):
             self._claim(line["mask"])
             if self.entries.get(line["file"], {}).get("start") != line.get("start"):
@@ -212,16 +215,29 @@ def _write_lines(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
 
 
 _TOLD = {"status", "recipe", "error", "classes", "seconds"}
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("file", "mask", "status", "recipe", "error", "start", "image_state", "mask_state"), str),
-    **dict.fromkeys(("classes", "flags"), list),
-    "seconds": (int, float),
-    "doubt": (int, float, type(None)),
-}
+_DONE = {"image_hash", "mask_hash"}
+_TEXTS = {"status", "recipe", "error", "start", "image_state", "mask_state", *_DONE}
+
+
+def _makes_sense(entry: Mapping[str, Any]) -> bool:
+    """Whether a line says what became of a file, in values that others can work with: other hands may change it."""
+    if not entry.keys() >= (_TOLD | _DONE if entry.get("status") == "done" else _TOLD):
+        return False
+    texts = [*(entry[key] for key in _TEXTS & entry.keys()), *_list(entry.get("flags", []))]
+    numbers = [entry["seconds"], entry.get("doubt") or 0]
+    return (
+        all(isinstance(one, str) for one in texts)
+        and all(isinstance(one, (int, float)) for one in numbers)
+        and all(isinstance(one, dict) for one in _list(entry["classes"]))
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [None]
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Whole lines of a ledger; one cut short by a kill, or changed by other hands into nonsense, is left out."""
+    """Whole lines of a ledger; one cut short by a kill is left out."""
     if not path.is_file():
         return
     read = json.JSONDecoder(object_pairs_hook=_sharing_keys).decode
@@ -229,11 +245,10 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         for line in stream:
             try:
                 entry = read(line)
-            except ValueError:
+                if isinstance(entry["file"], str) and isinstance(entry["mask"], str):
+                    yield entry
+            except (ValueError, KeyError, TypeError):
                 continue
-            named = isinstance(entry, dict) and {"file", "mask"} <= entry.keys()
-            if named and all(isinstance(entry[key], kind) for key, kind in _TYPES.items() if key in entry):
-                yield entry
 
 
 def _sharing_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

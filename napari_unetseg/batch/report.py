@@ -121,7 +121,7 @@ def _state(entry: Mapping[str, Any]) -> str:
     if not flags:
         return _text(entry["status"])
     why = f": {entry['why']}" if entry.get("why") else ""
-    return f'<span class="flagged">{_text("; ".join(_FLAGS[flag] for flag in flags) + why)}</span>'
+    return f'<span class="flagged">{_text("; ".join(_FLAGS.get(flag, flag) for flag in flags) + why)}</span>'
 
 
 def _table(entries: Sequence[Mapping[str, Any]], folder: Path) -> str:

@@ -126,7 +126,8 @@ class _Run:
         entries, sheet = self.ledger.entries, folder / SHEET
         theirs = sheet.exists() and (not entries or str(sheet) in entries)
         self.sheet = None if theirs else sheet
-        self.files = without(files, itertools.chain(written, [str(self.sheet)] if self.sheet else []))
+        ours = itertools.chain(written, self.ledger.doubtful, [str(self.sheet)] if self.sheet else [])
+        self.files = without(files, ours)
         self.targets = place_masks(self.files, folder, written, segmenter.outputs.nameless)
         self.jobs: list[Job] = []
         self.rows: dict[Path, Entry] = {}

@@ -60,7 +60,8 @@ def fine_tune(
     minutes : float, optional
         Time budget; overrules the plan's.
     start : Model or path, optional
-        Model to go on from; the new one is returned only where it scores at least as well on what is held out.
+        Model to go on from; the new one is returned only where it scores at least as well on what is held out. There is
+        nothing to go on from in an instant model but what it says, which its successor hears.
     control : Control, optional
         To stop it (within a step, keeping the best so far) and to say where the user looks.
     folder : path, optional
@@ -116,8 +117,8 @@ def fine_tune(
         yield Note(f"Ended early: nothing gained in {job.plan.training.stop_after} validations.")
     if job.kept == "instant":
         yield Note(
-            "The instant model is still clearly ahead of the net, so it is what is kept; "
-            "give the training more time for the net to overtake it."
+            "The net has not taken over from the instant model, which is what is kept; "
+            "give the training more time for that."
         )
     if job.kept == "start" and job.progress.step:
         yield Note("Nothing was gained: the model gone on from is kept.")
@@ -262,10 +263,10 @@ def _validate(job: Job, control: Control) -> Generator[Event, None, None]:
     progress.history.append(row)
     job.clock.validated(time.monotonic() - begin)
     yield Validated(progress.step, scores, best, progress.seconds)
-    if best and job.lead.overtaken(scores, progress.step):
+    if progress.best_scores and job.lead.overtaken(progress.best_scores, progress.step):
         job.lead.hand_over()
-        text = f"The net answers from now on, with the instant model beside it: {scores.sentence()}."
-        yield Leads(job.plan.net.name, scores, text, progress.seconds)
+        text = f"The net answers from now on, with the instant model beside it: {progress.best_scores.sentence()}."
+        yield Leads(job.plan.net.name, progress.best_scores, text, progress.seconds)
 
 
 def _try_to_score(job: Job, control: Control) -> Scores | None:

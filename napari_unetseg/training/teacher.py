@@ -23,7 +23,6 @@ from napari_unetseg.inference.sliding import Predictor, make_predictor
 from napari_unetseg.instant import earlier_net, fit_prepared, instant_plan
 from napari_unetseg.losses import class_logits
 from napari_unetseg.scores import Scores
-from napari_unetseg.training.lead import count_strokes
 from napari_unetseg.training.preview import preview
 from napari_unetseg.training.shares import Shares
 
@@ -57,14 +56,14 @@ def teach(job: Job, control: Control) -> Generator[Event, None, None]:
     predictor = make_predictor(model, job.compute)
     scores = evaluate(predictor, job.heldout or job.train, job.classes, job.rule, control)
     model.scores = Scores.from_dict({**scores.to_dict(), "model": model.id})
-    job.lead.begin(model, job.compute, count_strokes(job.heldout))
+    job.lead.begin(model, job.compute)
     job.shares = Shares(job.train, predictor, job.plan.training.seed, control)
     job.match_shares(control)  # of a run that goes on after a kill
     best, steps = job.progress.best_scores, job.progress.step
     if best is not None and job.lead.overtaken(best, steps):
         job.lead.hand_over()  # as it comes from the rounds before
     if job.lead.by_instant:
-        text = f"The instant model answers until the net is better: {scores.sentence()}."
+        text = f"The instant model answers until the net takes over: {scores.sentence()}."
         yield Leads("instant", model.scores, text, job.clock.seconds())
     yield from preview(job, control)
     seconds = job.clock.total_seconds

@@ -206,14 +206,14 @@ def train(args: Args, control: Control, bench: Bench) -> Run:
     start, previous = args.get("start"), args.get("previous")
     before = None
     begun = bench.model(start) if start else None
-    anew = begun is None or begun.plan.net.name == "instant"  # then the model gone on from is not scored beside it
-    if previous and (previous != start or anew):
+    at_start = previous == start and begun is not None and begun.plan.net.name != "instant"  # then it is step 0's
+    if previous and not at_start:
         parts = split(dataset, plan.data, plan.training.seed, begun.facts if begun else None)
         before = _score_before(bench.model(previous), dataset, parts, control)
     how = {"minutes": args.get("minutes"), "start": start, "folder": folder, "resume": bool(args.get("resume"))}
     run = Running(fine_tune.events(dataset, plan, control=control, **how))
     for event in run:
-        if isinstance(event, Validated) and event.step == 0 and previous == start and not anew:
+        if isinstance(event, Validated) and event.step == 0 and at_start:
             before = event.scores
         yield event
     return {"model": folder, "scores": plain(run.result.scores), "previous": plain(before)}

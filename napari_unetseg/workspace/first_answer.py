@@ -102,7 +102,7 @@ class FirstAnswer:
             if self.who == "":
                 return "The net begins to learn; the mask on screen is the last one."
             if self.who == "instant":
-                return "The instant model answers until the net is better."
+                return "The instant model answers until the net takes over."
             return f"{workspace.title_of(workspace.leader)} answers."
         if self.who == "saved":
             return "This mask is accepted and saved."

@@ -108,7 +108,10 @@ class Learning(Running):
         self.remember(**{_UNFINISHED: {**kept, **names}})
 
     def _going_on(self) -> tuple[Plan, Path | None]:
-        """Plan of the next round, and the model it goes on from: the current one while it is of the kind asked for."""
+        """Plan of the next round, and the model it goes on from: the current one while it is of the kind asked for.
+
+        An instant model is given to any net: there are no weights to go on from, but its successor hears what it said.
+        """
         facts = model_facts(self.model) if self.model else {}
         net = dict(facts.get("plan", {}).get("net", {}))
         if "parts" in net:  # the instant model beside it is fitted anew
@@ -117,7 +120,7 @@ class Learning(Running):
         other = any(net.get(key) != value for key, value in given.items())
         if len(facts.get("classes", ())) != len(self.classes):
             return self.plan, None
-        if net.get("name") == "instant":  # the net begins anew, its teacher hears what was said before
+        if net.get("name") == "instant":
             return self.plan, self.model
         if "name" not in net or other:
             return self.plan, None
@@ -230,7 +233,7 @@ class Learning(Running):
         self._open.log("trained", round=self.curves.number, model=folder.name, scores=result.get("scores"))
         trained_on = {**self.recall("trained_on", {}), folder.name: job["args"]["revisions"]}
         self.remember(trained_on=trained_on, **{_UNFINISHED: None})
-        if self.model is None or not_worse(new, old):
+        if self.model is None or not_worse(new, old) or (new and self._overtook()):
             before = self.model.name if self.model else ""
             self.remember(**{_BEFORE: {**self.recall(_BEFORE, {}), folder.name: before}})
             self._use(folder)
@@ -245,6 +248,11 @@ class Learning(Running):
             self._explain_kept(new, old)
         if not self.why_not("predict"):
             self.predict_current()
+
+    def _overtook(self) -> bool:
+        """Whether the net took over from an instant model: that training weighed its score, and how little it says."""
+        by_instant = any(one.current and one.net == "instant" for one in self.rounds)
+        return by_instant and self.leader not in ("", "instant")
 
     def _explain_kept(self, new: Scores | None, old: Scores | None) -> None:
         kept = next((r.number for r in self.rounds if r.current), "?")

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,12 +105,8 @@ def test_a_ledger_cut_short_by_a_kill_is_no_error(scans, model, tmp_path):
 @pytest.mark.parametrize(
     ("field", "nonsense"),
     [
-        ("classes", 5),
-        ("seconds", "long"),
-        ("mask_state", 7),
-        ("flags", "uncertain"),
-        ("doubt", "much"),
-        ("error", None),
+        *(("classes", 5), ("classes", [5]), ("seconds", "long"), ("mask_state", 7), ("mask_hash", 7)),
+        *(("flags", "odd"), ("flags", [1]), ("doubt", "much"), ("error", None), ("status", "gone")),
     ],
 )
 def test_a_line_of_the_ledger_that_is_nonsense_is_as_if_it_were_not_there(scans, model, tmp_path, field, nonsense):
@@ -121,6 +118,18 @@ def test_a_line_of_the_ledger_that_is_nonsense_is_as_if_it_were_not_there(scans,
     )
     statuses = [e.status for e in segment_folder.events(scans, model, tmp_path / "out") if isinstance(e, FileDone)]
     assert sorted(statuses) == ["done", *["done before"] * 3]
+
+
+def test_the_mask_of_a_line_that_is_nonsense_is_neither_segmented_nor_written_over(scans, model):
+    segment_folder(scans, model, scans)
+    ledger = scans / "ledger.jsonl"
+    first, *rest = ledger.read_text().splitlines()
+    ledger.write_text("\n".join([json.dumps({**json.loads(first), "classes": 5}), *rest]))
+    mask = Path(json.loads(first)["mask"])
+    mask.write_bytes(b"corrected by hand")
+    again = [event for event in segment_folder.events(scans, model, scans) if isinstance(event, FileDone)]
+    assert sorted(event.status for event in again) == ["done", *["done before"] * 3]
+    assert mask.read_bytes() == b"corrected by hand"
 
 
 def test_never_writes_over_an_input(scans, model):

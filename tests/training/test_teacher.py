@@ -10,15 +10,15 @@ import torch
 from tiny import blobs
 
 import napari_unetseg as nus
-from napari_unetseg.data import Prepared
 from napari_unetseg.data.hints import encode_hints
 from napari_unetseg.errors import Stopped
 from napari_unetseg.events import Control, Leads, PreviewReady, Running, StepDone, TileDone, Validated, View
 from napari_unetseg.instant import Lesson, earlier_net, instant_plan, learn_lesson
 from napari_unetseg.losses import class_logits
+from napari_unetseg.scores import Scores
 from napari_unetseg.training import fine_tune
 from napari_unetseg.training.job import prepare_job
-from napari_unetseg.training.lead import Lead, count_strokes
+from napari_unetseg.training.lead import Lead
 from napari_unetseg.training.teacher import _near_strokes, learn_hints, teach
 
 
@@ -60,36 +60,36 @@ def test_the_net_takes_the_lead_once_it_is_not_clearly_worse(project):
     assert leads[1].scores.mean_dice >= leads[0].scores.mean_dice - 0.1
 
 
+def scored(dice, voxels, rule="a part of 1 image"):
+    return Scores({"cell": dice}, {"cell": dice}, rule, ("a",), voxels)
+
+
 @pytest.mark.parametrize(
-    ("dice", "steps", "strokes", "leads"),
+    ("dice", "steps", "voxels", "leads"),
     [
-        (0.90, 1, 4, True),  # as good
-        (0.80, 200, 4, True),  # four strokes say little
-        (0.80, 20, 4, False),  # so early the net knows nothing
-        (0.70, 5000, 4, False),  # that is clear even so
-        (0.80, 5000, 100, False),  # a hundred strokes say more
-        (0.10, 200, 0, True),  # nothing held out, nothing to compare
-        (0.99, 199, 0, False),
+        (0.90, 1, 500, True),  # as good
+        (0.80, 200, 500, True),  # few voxels say little
+        (0.80, 20, 500, False),  # so early the net knows nothing
+        (0.50, 5000, 500, False),  # that is clear even so
+        (0.80, 5000, 50_000, False),  # many voxels say more
     ],
 )
-def test_how_much_worse_is_clearly_worse_depends_on_strokes_and_steps(dice, steps, strokes, leads):
+def test_how_much_worse_is_clearly_worse_depends_on_voxels_and_steps(dice, steps, voxels, leads):
     lead = Lead(torch.nn.Identity())
-    assert not lead.overtaken(SimpleNamespace(mean_dice=1.0), 1000)  # from nobody
-    lead.instant, lead.strokes = SimpleNamespace(scores=SimpleNamespace(mean_dice=0.9)), strokes
-    assert lead.overtaken(SimpleNamespace(mean_dice=dice), steps) == leads
+    assert not lead.overtaken(scored(1.0, voxels), 1000)  # from nobody
+    lead.instant = SimpleNamespace(scores=scored(0.9, voxels))
+    assert lead.overtaken(scored(dice, voxels), steps) == leads
+    lead.start = SimpleNamespace(facts={"steps": 400})  # of the rounds before
+    assert lead.overtaken(scored(dice, voxels), steps) == (leads or steps == 20)
     lead.hand_over()
-    assert not lead.overtaken(SimpleNamespace(mean_dice=1.0), 1000)
+    assert not lead.overtaken(scored(1.0, voxels), 1000)
 
 
-def test_strokes_are_counted_by_class_and_plane_and_dense_masks_by_their_size():
-    target, known = np.zeros((3, 60, 100), np.uint8), np.zeros((3, 60, 100), bool)
-    known[0, 5:8, 10:40] = known[0, 20:23, 10:40] = known[2, 5:8, 10:40] = True
-    target[0, 5:8, 20:40] = 1  # two classes side by side
-    planes = Prepared("a", np.zeros((1, 3, 60, 100), np.float32), target, known)
-    assert count_strokes([planes]) == 4
-    assert count_strokes([planes, planes]) == 8
-    assert count_strokes([]) == 0
-    assert count_strokes([Prepared("b", planes.image, target * 0, known | True)]) == 9
+def test_where_nothing_is_held_out_the_net_leads_after_its_steps():
+    lead = Lead(torch.nn.Identity())
+    lead.instant = SimpleNamespace(scores=scored(0.9, 500, rule=""))
+    assert not lead.overtaken(scored(0.99, 500, rule=""), 199)
+    assert lead.overtaken(scored(0.10, 500, rule=""), 200)
 
 
 def test_going_on_from_the_instant_model_begins_the_net_anew(project, tmp_path):
@@ -259,6 +259,35 @@ def test_an_earlier_round_is_half_of_what_is_learned_of_unlabelled_voxels_and_no
         assert ((known_says > 0.5).long() == labels).float().mean() > 0.95
 
 
+def test_where_the_user_has_labelled_the_earlier_round_is_not_asked():
+    torch.manual_seed(0)
+    how = instant_plan(nus.Plan(), 2, 1, (1.0, 1.0), 1)
+    net, other = nus.nets.build(how.net).net, torch.randn(2000, 31)
+    known, labels = torch.randn(400, net.features.out), torch.arange(400) % 2
+    known[:, :5] = 2.0 * labels[:, None] - 1 + 0.1 * torch.randn(400, 5)
+    other = torch.randn(2000, net.features.out)
+    other[:, :5] = -3 + 0.1 * torch.randn(2000, 5)
+    lesson = Lesson([known], [labels], [other], [torch.ones(2000, dtype=torch.bool)])
+    lesson.earlier = torch.tensor([[0.0, 1.0]]).expand(len(other), 2)
+    list(learn_lesson(net, lesson, how, Control()))
+    with torch.no_grad():
+        assert net.classify(other.T[None, :, None]).sigmoid().mean() < 0.1
+
+
+def test_a_class_that_is_new_to_the_round_before_is_not_held_back_by_it():
+    torch.manual_seed(0)
+    net = nus.nets.build(instant_plan(nus.Plan(), 2, 1, (1.0, 1.0), 3).net).net
+    with torch.no_grad():
+        net.perceptron[-1].bias.copy_(torch.tensor([0.0, 0.0, -50.0]))  # it never says the third
+    known = torch.randn(300, net.features.out)
+    said = net.classify(known.T[None, :, None])[0, :, 0].T.argmax(dim=1)
+    assert set(said.tolist()) == {0, 1}
+    for labels, heard in ((said, True), (torch.where(torch.arange(300) < 30, 2, said), False)):
+        lesson = Lesson([known], [labels], [known])
+        lesson.hear(net)
+        assert (lesson.earlier is not None) == heard
+
+
 def test_an_instant_model_that_sees_otherwise_is_not_heard(project):
     first = fine_tune(project, plan(epochs=None, minutes=1e-6))
     spec, classes = first.plan, first.classes
@@ -267,3 +296,18 @@ def test_an_instant_model_that_sees_otherwise_is_not_heard(project):
     assert earlier_net(first, spec.change(data={"normalisation": {"kind": "percentile"}}), classes) is None
     assert earlier_net(first, instant_plan(spec, 2, 3, (1.0, 1.0), 1), classes) is None
     assert earlier_net(None, spec, classes) is None
+    scan = {"kind": "ct", "low": -100.0, "high": 300.0}
+    first.plan = spec.change(data={"normalisation": scan})
+    for low, near in ((-95.0, True), (-20.0, False)):  # the window follows the strokes
+        moved = spec.change(data={"normalisation": {**scan, "low": low}})
+        assert (earlier_net(first, moved, classes) is not None) == near
+
+
+def test_the_instant_model_beside_a_net_is_heard_as_well_also_from_disk(project, tmp_path):
+    first = fine_tune(project, plan(epochs=1).change(net={"name": "unet"}), folder=tmp_path / "one")
+    assert "instant" in first.plan.net.parts
+    how = instant_plan(first.plan, 2, 1, (1.0, 1.0), 1)
+    nets = [earlier_net(one, how, first.classes) for one in (first, nus.Model.load(tmp_path / "one"))]
+    x = torch.rand(1, 1, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(nets[0](x), nets[1](x), atol=1e-5)
