@@ -115,6 +115,23 @@ def test_a_round_after_the_instant_model_is_the_nets_again(work, jobs):
     assert args["previous"] == str(work.model)
 
 
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_net_that_took_over_from_the_instant_model_is_used_though_a_few_strokes_score_it_lower(work, jobs, leads):
+    work.train()
+    first = make_model(work, 0.9, jobs.submitted[-1][1]["folder"], net="instant")
+    jobs.tell("Done", result={"model": str(first), "scores": scores(0.9).to_dict(), "previous": None})
+    jobs.tell("Failed", message="x", hint="", stopped=True)  # the prediction
+    work.train()
+    second = make_model(work, 0.82, jobs.submitted[-1][1]["folder"])
+    if leads:
+        jobs.tell("Leads", who="unet", text="The net answers from now on.")
+    told = {"scores": scores(0.82).to_dict(), "previous": scores(0.9).to_dict()}
+    jobs.tell("Done", result={"model": str(second), **told})
+    assert work.model == (second if leads else first)
+    assert any("Round 1 has 0.90 there" in str(said) for said in work.said) == leads
+    assert any("round 1 is kept" in str(said) for said in work.said) != leads
+
+
 def test_stop_while_the_strokes_are_being_saved_begins_no_training(jobs, tmp_path):
     class Slow:
         def __init__(self):

@@ -79,6 +79,7 @@ class _Live:
     fitted: set[tuple[str, int]] = field(default_factory=set)  # images and classes whose strokes `how` was fitted to
     pictures: dict[str, _Picture] = field(default_factory=dict)
     features: OrderedDict[Tile, torch.Tensor] = field(default_factory=OrderedDict)
+    refused: set[str] = field(default_factory=set)  # images that cannot be used
     learned: Any = None  # the strokes that the net knows
     case: str = ""  # whose strokes may have changed since they were read
 
@@ -199,7 +200,7 @@ def _read_others(live: _Live, args: Args, case: str, begin: float) -> list[str]:
     """Names of the images to learn from, the one in hand first; those that would take long come with a later stroke."""
     project, names = None, [case]
     for other in args.get("annotated") or ():
-        if other == case or len(names) > _OTHERS:
+        if other == case or other in live.refused or len(names) > _OTHERS:
             continue
         if other not in live.pictures:
             if time.monotonic() - begin > _READING:
@@ -210,6 +211,7 @@ def _read_others(live: _Live, args: Args, case: str, begin: float) -> list[str]:
                     continue
                 _read(live, project, other)
             except ReadError:  # said when that image is opened, or trained on; this answer does without it
+                live.refused.add(other)
                 continue
         names.append(other)
     return names
