@@ -7,12 +7,15 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from tiny import blobs, folder_of_blobs
 
 import napari_unetseg as nus
+from napari_unetseg.data.augment import roughen
 from napari_unetseg.errors import AnnotationError, ModelError, PlanError, Stopped
 from napari_unetseg.events import Control, Note, PreviewReady, Running, Started, StepDone, Validated, View
-from napari_unetseg.training import fine_tune
+from napari_unetseg.nets import build
+from napari_unetseg.training import fine_tune, loop
 from napari_unetseg.volume import LabelVolume
 
 
@@ -326,3 +329,17 @@ def test_a_training_that_diverges_keeps_what_was_best_before(folder, monkeypatch
     assert run.result.facts["kept_step"] in (6, 9)
     with pytest.raises(PlanError, match="diverged"):
         fine_tune(folder, quick(epochs=1, steps_per_epoch=10))
+
+
+def test_patches_of_one_value_leave_a_gradient_that_is_a_number(tmp_path, monkeypatch):
+    """Black beside a section: `efficient-unet` with instance normalisation had none there."""
+    net = build(nus.Plan(net={"name": "efficient-unet", "width": 0.125, "norm": "instance"}).net).train()
+    black, target = torch.zeros(1, 1, 32, 32), (torch.arange(32) % 20 < 7).float().expand(1, 1, 32, 32)
+    for image, finite in ((black, False), (roughen(black), True)):
+        net.zero_grad()
+        torch.nn.functional.binary_cross_entropy_with_logits(net(image), target).backward()
+        assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None) == finite
+    seen = []
+    monkeypatch.setattr(loop, "roughen", lambda image: seen.append(image) or roughen(image))
+    fine_tune(folder_of_blobs(tmp_path), quick(epochs=1))
+    assert len(seen) == 6

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from napari_unetseg.data.patches import Batch
 from napari_unetseg.errors import PlanError
 
-__all__ = ["Draw", "Recipe", "apply", "augment", "draw", "make_recipe"]
+__all__ = ["Draw", "Recipe", "apply", "augment", "draw", "make_recipe", "roughen"]
 
+_SMOOTH, _ROUGH = 1e-4, 1e-2  # deviation below which a patch has one value, and that of the noise it is given
 _FLAT = 3.0  # from this anisotropy on, planes are too far apart for anything to move across them
 
 
@@ -133,6 +134,18 @@ def augment(batch: Batch, strength: float, seed: int, anisotropy: float = 1.0, r
     if strength == 0:
         return batch
     return apply(batch, draw(tuple(batch.image.shape), strength, seed, anisotropy, recipe))
+
+
+def roughen(image: torch.Tensor) -> torch.Tensor:
+    """Give patches ``(B, C, ...)`` of one value, such as the black beside a section, a little noise.
+
+    Layers that normalise each patch by itself divide by its deviation: for 0 the gradient grows three hundredfold in
+    each of them, and in deep nets whose activations let it pass (`efficient-unet`) it is no number in the end.
+    """
+    smooth = image.float().std(dim=tuple(range(2, image.ndim)), correction=0).amax(dim=1) < _SMOOTH
+    if not smooth.any():
+        return image
+    return image + _ROUGH * smooth.reshape(-1, *[1] * (image.ndim - 1)) * torch.randn_like(image)
 
 
 def draw(

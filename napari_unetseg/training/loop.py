@@ -10,12 +10,13 @@ import contextlib
 import math
 import time
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from napari_unetseg.data.augment import augment
+from napari_unetseg.data.augment import augment, roughen
 from napari_unetseg.devices import is_out_of_memory
 from napari_unetseg.errors import OutOfMemory, PlanError, Stopped, WriteError
 from napari_unetseg.events import Control, Event, Leads, Note, Started, StepDone, Validated, verb
@@ -226,6 +227,7 @@ def _learn(job: Job) -> float:
     torch.manual_seed(training.seed + job.progress.step)  # dropout too is the same after a kill
     batch = job.feed.take(job.batch_size)
     batch = augment(batch, training.augment, training.seed + job.progress.step, job.anisotropy, job.recipe)
+    batch = replace(batch, image=roughen(batch.image))
     job.optimiser.zero_grad(set_to_none=True)
     for part in portions(batch, job.parts):
         with job.compute.autocast():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from napari_unetseg.data.augment import Draw, Recipe, apply, augment, draw
+from napari_unetseg.data.augment import Draw, Recipe, apply, augment, draw, roughen
 from napari_unetseg.data.patches import Batch
 
 SHAPES = [(4, 1, 32, 32), (3, 3, 24, 40), (2, 2, 10, 24, 20)]
@@ -138,3 +138,14 @@ def test_noise_blur_and_tone_do_what_they_say():
     assert 0.1 < (toned.mean((2, 3)) - batch.image.mean((2, 3))).abs().max() < 1
     order = batch.image.flatten(2).argsort(dim=2)
     assert toned.flatten(2).gather(2, order).diff(dim=2).min() > -1e-5
+
+
+def test_a_patch_of_one_value_is_given_a_little_noise_and_no_other():
+    """Black beside a section: layers that normalise each patch by itself would divide by nothing."""
+    image = torch.rand(3, 2, 16, 16)
+    image[1] = 0.5
+    image[2, 0] = 0.5  # one channel of two
+    rough = roughen(image)
+    assert torch.equal(rough[[0, 2]], image[[0, 2]])
+    assert 0.005 < rough[1].std() < 0.02
+    assert roughen(rough) is rough
