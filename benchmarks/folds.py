@@ -103,6 +103,10 @@ def table(done: dict[str, Comparison], given: argparse.Namespace) -> list[str]:
             chance = "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
             cells = (name, row["net"], row["class"], row["cases"], *(spread(row, m) for m in WORDS), chance)
             lines.append(f"| {' | '.join(map(str, cells))} |")
+    for name, comparison in done.items():
+        for run in comparison.runs:
+            if run["error"]:
+                lines += ["", f"{name}, {run['net']}, fold {run['fold']}: {run['error']}"]
     return [*lines, *beside_published(done)]
 
 
