@@ -126,6 +126,10 @@ def options() -> argparse.Namespace:
     parser.add_argument("--retry", action="store_true", help="do again what failed or was not installed")
     parser.add_argument("-o", "--out", type=Path, default=Path(__file__).with_name("results"))
     given = parser.parse_args()
+    if unknown := set(given.systems.split(",")) - set(SYSTEMS):
+        parser.error(f"no such system: {', '.join(sorted(unknown))}; there are {', '.join(SYSTEMS)}")
+    if not given.data.is_dir():
+        parser.error(f"there is no folder {given.data}")
     given.threads = 1 if given.busy else given.threads
     return given
 
@@ -154,6 +158,7 @@ def work(piece: Piece, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         "machine": platform.processor() or platform.machine(), "date": datetime.date.today().isoformat(),
     }  # fmt: skip
     if missing(piece.system, given.nnunet):
+        print(f"   {SYSTEMS[piece.system].title} is not installed; --retry tries again (--nnunet names another python)")
         yield from ({**common, "budget": f"{b:g}", "status": "not installed", "round": 0} for b in piece.budgets)
         return
     dataset, learn, held = draw(piece, given)
