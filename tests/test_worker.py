@@ -158,6 +158,18 @@ def test_the_next_round_is_compared_with_the_one_before(bench, project, model):
     assert Path(result["model"], "model.json").is_file()
 
 
+def test_a_round_after_the_instant_model_is_compared_with_it(bench, project):
+    plan = json.loads(PLAN.to_json(complete=False))
+    quick = {"training": {**plan["training"], "epochs": None, "minutes": 1e-6}}  # no time for a step
+    args = {"project": str(project.path), "folder": str(project.new_model_folder())}
+    done, _ = run(bench, "train", **args, plan=quick, start=None, previous=None)
+    first = done["result"]["model"]
+    assert nus.Model.load(first).plan.net.name == "instant"
+    args["folder"] = str(project.new_model_folder())
+    done, _ = run(bench, "train", **args, plan={**plan, "training": quick["training"]}, start=first, previous=first)
+    assert done["result"]["previous"]["dice"] == pytest.approx(dict(nus.Model.load(first).scores.dice), abs=0.01)
+
+
 def test_only_strokes_the_model_has_not_seen_are_scored(bench, project, model):
     seen = {case: project.revisions(case)[-1] for case in project.cases}
     args = {"project": str(project.path), "model": str(model)}

@@ -230,13 +230,25 @@ def test_the_instant_model_hears_the_round_before(project):
     hear = Lesson.hear
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Lesson, "hear", listen)
-        fine_tune(project, plan(epochs=1), start=first)
+        second = fine_tune(project, plan(epochs=1), start=first)
         fine_tune(project, plan(epochs=1))
+    assert second.parents == (first.id,)
     (lesson, net), (_, nobody) = heard
     said = torch.softmax(class_logits(first.net.net.classify(lesson.other.T[None, :, None]))[0, :, 0].T, dim=1)
     assert torch.allclose(lesson.earlier, said, atol=1e-5)
+    assert 0 < lesson.labelled.float().mean() < 0.2, "as little as is painted"
     assert net is not first.net.net
     assert nobody is None
+
+
+def test_what_was_held_out_from_an_instant_model_stays_so_for_its_successor(project):
+    first = fine_tune(project, plan(epochs=None, minutes=1e-6))
+    held = {
+        seed: [prepare_job(project, plan(seed=seed), 1.0, start, Control()).held_out for start in (first, None)]
+        for seed in range(1, 6)
+    }
+    assert all(after == first.facts["held_out"] for after, _ in held.values())
+    assert any(anew != first.facts["held_out"] for _, anew in held.values()), "or this test says nothing"
 
 
 def test_an_earlier_round_is_half_of_what_is_learned_of_unlabelled_voxels_and_nothing_of_labelled_ones():
@@ -262,7 +274,7 @@ def test_an_earlier_round_is_half_of_what_is_learned_of_unlabelled_voxels_and_no
 def test_where_the_user_has_labelled_the_earlier_round_is_not_asked():
     torch.manual_seed(0)
     how = instant_plan(nus.Plan(), 2, 1, (1.0, 1.0), 1)
-    net, other = nus.nets.build(how.net).net, torch.randn(2000, 31)
+    net = nus.nets.build(how.net).net
     known, labels = torch.randn(400, net.features.out), torch.arange(400) % 2
     known[:, :5] = 2.0 * labels[:, None] - 1 + 0.1 * torch.randn(400, 5)
     other = torch.randn(2000, net.features.out)
